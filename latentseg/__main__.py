@@ -1,0 +1,5 @@
+"""`python -m latentseg`."""
+
+from latentseg.cli import main
+
+main()

@@ -1,0 +1,161 @@
+"""The verbs of the command `latentseg`: parse, load the configuration, call one function."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from latentseg.config import describe_options, load_config, preset_summaries, preset_text
+from latentseg.errors import UserError
+
+app = typer.Typer(
+    help="Train a semantic segmenter from a few labelled images and a pile of unlabelled ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+console = Console(soft_wrap=True)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Options as key=value, such as data.root=photos data.labeled=1/30 steps=500 seed=1.",
+        metavar="[KEY=VALUE]...",
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(help="A preset (see `latentseg presets`), a YAML file, or a run folder.", metavar="PRESET_OR_YAML"),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
+Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
+
+
+@app.command()
+def train(
+    source: Source,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+) -> None:
+    """Train a segmenter.
+
+    For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
+    """
+    from latentseg.training import train as run_training  # noqa: PLC0415 - PyTorch is slow to import; --help is not
+
+    if Path(source).is_dir():
+        run, source = run or Path(source), str(Path(source) / "config.yaml")
+    result = run_training(load_config(source, overrides or []), run, resume)
+    console.print(f"run folder: {result.folder}", markup=False, highlight=False)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="val, test, holdout or train.")] = "val",
+    checkpoint: Checkpoint = "last",
+) -> None:
+    """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
+    from latentseg.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+
+    console.print(run_evaluation(run, split, checkpoint, overrides or []).table())
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    paths: Annotated[list[Path], typer.Argument(help="Images and folders of images.", metavar="PATHS...")],
+    out: Annotated[Path, typer.Option(help="Folder of the results: index/, overlay/ and latent/.")],
+    checkpoint: Checkpoint = "last",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option as key=value, such as inference.mirror=true.")
+    ] = None,
+) -> None:
+    """Predict images: index PNGs with the palette of the data set, colour overlays, latent maps."""
+    from latentseg.prediction import load  # noqa: PLC0415
+    from latentseg.prediction import predict as run_prediction  # noqa: PLC0415
+
+    count = run_prediction(load(run, checkpoint, set_ or []), paths, out)
+    console.print(f"{count} images in {out}", markup=False, highlight=False)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this preset.")] = None,
+    options: Annotated[bool, typer.Option("--options", help="Explain every option: type, default, meaning.")] = False,
+) -> None:
+    """List the presets, print one, or explain every option."""
+    if options:
+        for line in describe_options():
+            console.print(line, markup=False, highlight=False)
+    elif name:
+        console.print(preset_text(name), markup=False, highlight=False, end="")
+    else:
+        for preset, summary in preset_summaries().items():
+            console.print(f"{preset:12}{summary}", markup=False, highlight=False)
+
+
+@data_app.command("split")
+def data_split(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="Folder for labeled.txt and unlabeled.txt.")],
+    overrides: Overrides = None,
+) -> None:
+    """Draw which training images keep their labels, and write the two lists.
+
+    Train with them by data.labeled=OUT/labeled.txt.
+    """
+    from latentseg.data.datasets import open_dataset  # noqa: PLC0415
+    from latentseg.data.splits import draw_split, write_split  # noqa: PLC0415
+
+    config = load_config(source, overrides or [])
+    split = draw_split(open_dataset(config.data), config.data, config.seed)
+    write_split(split, out)
+    console.print(
+        f"{len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled images in {out}",
+        markup=False,
+        highlight=False,
+    )
+
+
+@data_app.command("scenes")
+def data_scenes(
+    out: Annotated[Path, typer.Option(help="New folder for images/, labels/ and classes.txt.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the embedded street scenes as a data set of files (layout `folder`).
+
+    For example: latentseg data scenes --out scenes data.scenes.train=200 data.scenes.height=256 data.scenes.width=512
+    """
+    from latentseg.data.datasets import write_scenes  # noqa: PLC0415
+
+    count = write_scenes(load_config("scenes", overrides or []).data, out)
+    console.print(f"{count} scenes in {out}", markup=False, highlight=False)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="New folder for the two runs and the picture.")] = Path("quickstart"),
+) -> None:
+    """Train the baseline and the latent-class method on drawn street scenes, and compare them."""
+    from latentseg.quickstart import quickstart as run_quickstart  # noqa: PLC0415
+
+    run_quickstart(out)
+
+
+def main() -> None:
+    """Run the command; a `UserError` becomes one clear message and status 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
+        sys.exit(130)

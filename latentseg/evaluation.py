@@ -1,0 +1,95 @@
+"""Scores of a model over a split of a data set, at the original size of the images."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from latentseg.checkpoints import write_atomically
+from latentseg.config import InferenceConfig
+from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.metrics import Scores, confusion_matrix, scores
+from latentseg.models.segmenter import Segmenter
+from latentseg.progress import track
+from latentseg.runs import free_path, open_run
+
+
+def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], inference: InferenceConfig) -> Scores:
+    """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode."""
+    segmenter.eval()
+    num_classes = len(dataset.classes)
+    device = next(segmenter.parameters()).device
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for item in track(items, "scoring"):
+        targets = torch.from_numpy(dataset.read_targets(item, resized=False))
+        image = to_tensor(dataset.read_image(item), device)
+        size = (int(targets.shape[0]), int(targets.shape[1]))
+        preds = predict_probs(segmenter, image, inference, size).semantic.argmax(1)[0].cpu()
+        matrix += confusion_matrix(preds, targets, num_classes)
+    return scores(matrix)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one checkpoint on one split."""
+
+    run: str
+    split: str
+    checkpoint: str
+    step: int
+    images: int
+    seconds: float
+    classes: list[str]
+    scores: Scores
+
+    def to_json(self) -> str:
+        """All figures; NaN, the IoU of an absent class, becomes null."""
+        values = asdict(self)
+        values["scores"]["iou"] = [None if math.isnan(iou) else iou for iou in self.scores.iou]
+        values["scores"]["miou"] = None if math.isnan(self.scores.miou) else self.scores.miou
+        return json.dumps(values, indent=1)
+
+    def table(self) -> Table:
+        """IoU per class and the summary, in %."""
+        table = Table(title=f"{self.run}: {self.split}, {self.images} images, step {self.step}")
+        table.add_column("class")
+        table.add_column("IoU %", justify="right")
+        for name, iou in zip(self.classes, self.scores.iou, strict=True):
+            table.add_row(name, "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
+        table.add_section()
+        left_out = f" ({self.scores.absent} absent classes left out)" if self.scores.absent else ""
+        table.add_row(f"mIoU{left_out}", f"{100 * self.scores.miou:.2f}")
+        table.add_row("pixel accuracy", f"{100 * self.scores.pixel_accuracy:.2f}")
+        return table
+
+
+def evaluate(
+    run: str | Path, split: str = "val", checkpoint: str = "last", overrides: list[str] | tuple[str, ...] = ()
+) -> Evaluation:
+    """Score a run on a split and write `evaluation-SPLIT-CHECKPOINT.json` into its folder.
+
+    Args:
+        run: The run folder.
+        split: val, test, holdout or train.
+        checkpoint: last, or best (by the validation during training).
+        overrides: `key=value` for data.root, device, threads or inference.*.
+
+    Raises:
+        UserError: The run, its checkpoint or the split is missing or damaged.
+    """
+    opened = open_run(run, overrides)
+    dataset = open_dataset(opened.config.data)
+    items = dataset.items(split)
+    segmenter, step = load_segmenter(opened, checkpoint)
+    began = time.perf_counter()
+    result = score_items(segmenter, dataset, items, opened.config.inference)
+    seconds = round(time.perf_counter() - began, 1)
+    evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
+    path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
+    write_atomically(path, evaluation.to_json().encode())
+    return evaluation

@@ -1,0 +1,150 @@
+"""The equations of the latent-class method, one pure function each.
+
+Sawatzky, Zatsarynna, Gall: Discovering Latent Classes for Semi-Supervised Semantic Segmentation
+(arXiv:1912.12936). Sizes: N images, C semantic classes, L latent classes, H x W pixels. A loss is a mean over the
+pixels that count, and a differentiable 0 where none does. Half precision becomes float32; float64 stays.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE_INDEX = 255
+"""Target value of a pixel without a label."""
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats over the labelled pixels.
+
+    arXiv:1912.12936, Eq. 4, as a mean instead of a sum.
+
+    Args:
+        logits: Semantic logits, shape (N, C, H, W).
+        targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
+        count: What the sum is divided by; the number of labelled pixels if None.
+    """
+    total = F.cross_entropy(_at_least_float32(logits), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / ((targets != IGNORE_INDEX).sum() if count is None else count).clamp(min=1)
+
+
+def latent_joint(latent_probs: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Sums of latent probabilities per true class, and the number of labelled pixels.
+
+    arXiv:1912.12936, Eq. 2 before its division: `counts / pixels` is the joint distribution P_b(c, l). Counts of
+    several processes add up. The same counts update M in Eq. 8.
+
+    Args:
+        latent_probs: S_l, shape (N, L, H, W), summing to 1 over L.
+        targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
+        num_classes: C.
+
+    Returns:
+        Counts, shape (C, L), differentiable; and the number of labelled pixels, a scalar of the same type.
+
+    Raises:
+        ValueError: A target is neither a class nor 255.
+    """
+    probs = _at_least_float32(latent_probs).flatten(2)
+    labels = targets.flatten(1)
+    valid = labels != IGNORE_INDEX
+    if bool((valid & ((labels < 0) | (labels >= num_classes))).any()):
+        raise ValueError(f"targets hold values outside 0..{num_classes - 1} that are not {IGNORE_INDEX}")
+    one_hot = probs.new_zeros(labels.shape[0], num_classes + 1, labels.shape[1])
+    one_hot.scatter_(1, labels.where(valid, num_classes).unsqueeze(1), 1.0)
+    counts = torch.bmm(one_hot[:, :num_classes], probs.transpose(1, 2)).sum(0)
+    return counts, valid.sum().to(probs.dtype)
+
+
+def conditional_entropy(joint: Tensor) -> Tensor:
+    """Entropy H(C | L) in nats: the doubt about the semantic class once the latent class is known.
+
+    arXiv:1912.12936, Eqs. 1 and 3, with 0 log 0 = 0. It is 0 if each latent class holds one semantic class, and
+    H(C), at most log C, if the two are independent.
+
+    Args:
+        joint: Joint distribution P(c, l), shape (C, L), summing to 1. (All zeros, no labelled pixel, give 0.)
+    """
+    joint = _at_least_float32(joint)
+    latent = joint.sum(0, keepdim=True).expand_as(joint)
+    seen = joint > 0  # the gradient of x log x is infinite at 0, and infinity times 0 is no number
+    log_class_given_latent = joint.where(seen, 1).log() - latent.where(seen, 1).log()
+    return -(joint * log_class_given_latent).sum()
+
+
+def latent_given_class(cooccurrence: Tensor) -> Tensor:
+    """P(l | c) from the co-occurrence matrix M.
+
+    arXiv:1912.12936, Eq. 9. The row of a class that was never seen is uniform.
+
+    Args:
+        cooccurrence: M, shape (C, L), not negative.
+
+    Returns:
+        Shape (C, L), each row summing to 1.
+    """
+    matrix = _at_least_float32(cooccurrence)
+    total = matrix.sum(1, keepdim=True)
+    return torch.where(total > 0, matrix / total.where(total > 0, 1), 1 / matrix.shape[1])
+
+
+def semantic_to_latent(probs: Tensor, latent_given_class: Tensor) -> Tensor:
+    """Latent probabilities that the semantic branch implies.
+
+    arXiv:1912.12936, Eq. 7: S_lhat(l) = sum over c of P(l|c) S_c(c), per pixel.
+
+    Args:
+        probs: S_c, shape (N, C, H, W).
+        latent_given_class: P(l|c), shape (C, L).
+
+    Returns:
+        Shape (N, L, H, W).
+    """
+    flat = _at_least_float32(probs).flatten(2)
+    mapped = torch.matmul(latent_given_class.to(flat.dtype).t(), flat)
+    return mapped.unflatten(2, probs.shape[2:])
+
+
+def consistency(
+    latent_probs: Tensor, mapped_probs: Tensor, valid: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy in nats from the latent branch (the target) to the mapped semantic branch (the prediction).
+
+    arXiv:1912.12936, Eq. 10, as a mean. No gradient reaches the target: the latent map teaches the semantic
+    branch (section 8 of the specification reads the paper's sentence after Eq. 10 so).
+
+    Args:
+        latent_probs: S_l, shape (N, L, H, W).
+        mapped_probs: S_lhat of `semantic_to_latent`, shape (N, L, H, W). Below 1e-12 its gradient is 0.
+        valid: Pixels that show image and not padding, shape (N, H, W), bool; all if None.
+        count: What the sum is divided by; the number of valid pixels if None.
+    """
+    target = _at_least_float32(latent_probs).detach()
+    log_prediction = _at_least_float32(mapped_probs).clamp(min=1e-12).log()
+    return _mean(-(target * log_prediction).sum(1), valid, count)
+
+
+def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy in nats of the discriminator's verdict.
+
+    arXiv:1912.12936, Eq. 5 (the segmenter wants its maps called real) and the two halves of Eq. 12.
+
+    Args:
+        logits: Verdict per pixel, shape (N, 1, H, W); above 0 means real.
+        real: What the verdict should be.
+        valid: Pixels that count, shape (N, H, W), bool; all if None.
+        count: What the sum is divided by; the number of valid pixels if None.
+    """
+    verdict = _at_least_float32(logits).squeeze(1)
+    return _mean(F.softplus(-verdict if real else verdict), valid, count)
+
+
+def _mean(values: Tensor, valid: Tensor | None, count: Tensor | None) -> Tensor:
+    """Mean of values (N, H, W) over the valid ones; values at other pixels, NaN too, change nothing."""
+    if valid is None:
+        return values.mean() if count is None else values.sum() / count.clamp(min=1)
+    total = values.where(valid, 0).sum()
+    return total / (valid.sum() if count is None else count).clamp(min=1)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()

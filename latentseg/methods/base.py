@@ -1,0 +1,51 @@
+"""What a method gives to the training loop.
+
+A method computes forwards and losses. It calls no backward, owns no optimiser and logs nothing. Its state (such as
+the matrix M) is kept in buffers, which the checkpoint holds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from latentseg.data.batches import Batch
+
+
+class Networks(nn.ModuleDict):
+    """The trained networks by name: "segmenter" and, for adversarial methods, "discriminator"."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss term: its weight in the sum, and its value, a scalar with a gradient."""
+
+    weight: float
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One part of a step. The loop sends it backward as soon as it is yielded, so its graph is gone at once.
+
+    The gradients of all parts of one step add up before the optimisers act.
+    """
+
+    network: str
+    """Name of the network that learns from this part."""
+    terms: dict[str, Term]
+    """Terms by name; the same name is used in the log."""
+
+
+class Method(Protocol):
+    """The contract: an nn.Module that is called once per step."""
+
+    uses_unlabeled: bool
+    """Whether batches need unlabelled images."""
+
+    def __call__(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
+        """Yield the losses of step `step` (0-based), each with a fresh graph."""
+
+    def summary(self) -> dict[str, float]:
+        """Figures about the method's state for the log."""

@@ -1,0 +1,61 @@
+"""Scores of a segmentation over a whole data set, from one confusion matrix."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentseg.losses import IGNORE_INDEX
+
+
+def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by true class (row) and predicted class (column).
+
+    Args:
+        preds: Class ids in 0..C-1, any shape, integer.
+        targets: Class ids in 0..C-1 of the same shape; 255 is left out.
+        num_classes: C.
+
+    Returns:
+        Shape (C, C), int64. Matrices of several images add up.
+
+    Raises:
+        ValueError: The shapes differ, or an id is neither a class nor (in targets) 255.
+    """
+    if preds.shape != targets.shape:
+        raise ValueError(f"predictions of shape {tuple(preds.shape)}, targets of {tuple(targets.shape)}")
+    valid = targets != IGNORE_INDEX
+    truth, guess = targets[valid].long(), preds[valid].long()
+    for name, ids in (("targets", truth), ("predictions", guess)):
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < num_classes:
+            raise ValueError(f"{name} hold values outside 0..{num_classes - 1}")
+    pairs = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores from a confusion matrix. A class absent from truth and prediction has the IoU NaN and does not count."""
+
+    iou: list[float]
+    """Intersection over union per class, in 0..1."""
+    miou: float
+    """Mean of `iou` over the classes that occur; NaN if none does."""
+    pixel_accuracy: float
+    """Share of labelled pixels that are predicted right."""
+    absent: int
+    """Number of classes left out of the mean."""
+
+
+def scores(matrix: Tensor) -> Scores:
+    """Compute the scores of a confusion matrix, shape (C, C), rows true and columns predicted."""
+    counts = matrix.double()
+    hits = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - hits
+    iou = hits / union  # 0 / 0 is NaN: the class is absent
+    return Scores(
+        iou=iou.tolist(),
+        miou=float(iou.nanmean()),
+        pixel_accuracy=float(hits.sum() / counts.sum()),
+        absent=int((union == 0).sum()),
+    )

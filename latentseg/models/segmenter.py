@@ -1,0 +1,240 @@
+"""The segmenter: an encoder, and two heads of which one tells classes and one tells latent classes."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from latentseg.config import ModelConfig
+from latentseg.errors import UserError
+from latentseg.models.encoders import Encoder, build_encoder
+from latentseg.models.weights import load_weights
+
+_DILATIONS = (6, 12, 18, 24)
+
+
+class Output(NamedTuple):
+    """What the segmenter says, at the size of the image.
+
+    semantic: logits of the classes, (N, C, H, W).
+    latent: logits of the latent classes, (N, L, H, W); None without a latent branch.
+    """
+
+    semantic: Tensor
+    latent: Tensor | None
+
+
+class AsppHead(nn.Module):
+    """DeepLab-v2's head: the sum of four dilated 3x3 convolutions (arXiv:1606.00915, section 3.2, ASPP-L).
+
+    Weights start from N(0, 0.01). Biases start from PyTorch's default, as in AdvSemiSeg's code, which sets
+    the weights only.
+
+    Args:
+        in_channels: Channels of the map.
+        num_outputs: Classes.
+    """
+
+    def __init__(self, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, num_outputs, 3, padding=rate, dilation=rate) for rate in _DILATIONS
+        )
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                nn.init.normal_(parameter, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to logits (N, num_outputs, h, w)."""
+        return torch.stack([conv(x) for conv in self.convs]).sum(dim=0)
+
+
+class LightHead(nn.Module):
+    """A 3x3 convolution with GroupNorm and ReLU, then a 1x1 convolution to the classes.
+
+    Args:
+        channels: Channels of the map and of the 3x3 convolution.
+        num_outputs: Classes.
+    """
+
+    def __init__(self, channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.body = _smooth(channels)
+        self.classify = nn.Conv2d(channels, num_outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, h, w) to logits (N, num_outputs, h, w)."""
+        logits: Tensor = self.classify(self.body(x))
+        return logits
+
+
+class Fusion(nn.Module):
+    """Feature maps of several strides, summed into one (after arXiv:1612.03144, Figure 3).
+
+    From the coarsest map on, the sum is upsampled to the next finer one and its 1x1 projection added. Maps
+    finer than the target are brought to its size: their detail takes part, no convolution runs at their size.
+
+    Args:
+        encoder: Whose maps come in.
+        channels: Channels of the fused map.
+        stride: Stride of the fused map, in pixels of the image.
+    """
+
+    def __init__(self, encoder: Encoder, channels: int, stride: int) -> None:
+        super().__init__()
+        self.align_corners = encoder.align_corners
+        self.target = encoder.strides.index(stride)
+        self.laterals = nn.ModuleList(nn.Conv2d(inputs, channels, 1) for inputs in encoder.channels)
+        self.smooth = _smooth(channels)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Fuse the maps, finest first, into (N, channels, h, w)."""
+        size = maps[self.target].shape[-2:]
+        fused: Tensor = self.laterals[-1](maps[-1])
+        for lateral, x in zip(reversed(self.laterals[:-1]), reversed(maps[:-1]), strict=True):
+            # Resizing and a 1x1 convolution commute; at the coarser size both cost less.
+            here = x if x.shape[-1] <= size[-1] and x.shape[-2] <= size[-2] else _resize(x, size, self)
+            fused = _resize(fused, here.shape[-2:], self) + lateral(here)
+        smoothed: Tensor = self.smooth(fused)
+        return smoothed
+
+
+def _smooth(channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(8, channels), channels), nn.ReLU())
+
+
+def _resize(x: Tensor, size: Sequence[int], grid: "Encoder | Fusion") -> Tensor:
+    """Bilinear, on the grid of the encoder: halving takes every second value, or the mean of each four."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return functional.interpolate(x, size=list(size), mode="bilinear", align_corners=grid.align_corners)
+
+
+class Segmenter(nn.Module):
+    """Encoder and heads (arXiv:1912.12936, Figure 2). Mean and deviation travel with the weights.
+
+    Args:
+        encoder: Gives the feature maps.
+        num_classes: Semantic classes C.
+        num_latent: Latent classes L; 0 for no latent branch.
+        config: Heads, BatchNorm, frozen or not. The encoder's name and weights are not read.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, encoder: Encoder, num_classes: int, num_latent: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_latent = num_latent
+        self.frozen = config.frozen
+        self.batchnorm = config.batchnorm
+        self.register_buffer("pixel_mean", torch.tensor(encoder.mean).view(3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
+        self.encoder = encoder
+        _check_head(encoder, config)
+        light = config.head == "light"
+        self.fusion = Fusion(encoder, config.head_channels, config.head_stride) if light else None
+        head = LightHead if light else AsppHead
+        channels = config.head_channels if light else encoder.channels[-1]
+        self.semantic_head = head(channels, num_classes)
+        self.latent_head = head(channels, num_latent) if num_latent else None
+        self._fix_parameters()
+        self.train()
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Colour that becomes zero, RGB in 0..1: what images are padded with."""
+        red, green, blue = self.pixel_mean.flatten().tolist()
+        return red, green, blue
+
+    @property
+    def align_corners(self) -> bool:
+        """How maps are resized; the discriminator does as the segmenter."""
+        return self.encoder.align_corners
+
+    def forward(self, images: Tensor) -> Output:
+        """Segment images: (N, 3, H, W), RGB in 0..1."""
+        height, width = images.shape[-2:]
+        return self.decode(self.encode(images), (height, width))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps: list[Tensor] = self.encoder((images - self.pixel_mean) / self.pixel_std)
+        return maps
+
+    def decode(self, features: Sequence[Tensor], size: tuple[int, int]) -> Output:
+        """Logits at a size (height, width) in pixels, from the maps that `encode` gave."""
+        x = features[-1] if self.fusion is None else self.fusion(features)
+        latent = None if self.latent_head is None else _resize(self.latent_head(x), size, self.encoder)
+        return Output(_resize(self.semantic_head(x), size, self.encoder), latent)
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Smallest size in pixels, at least the given one, that the encoder takes (8k+1, or 32k)."""
+        return self.encoder.valid_size(height, width)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by learning rate; the fusion belongs to the heads."""
+        groups: dict[str, list[nn.Parameter]] = {"encoder": [], "heads": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups["encoder" if name.startswith("encoder.") else "heads"].append(parameter)
+        return groups
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Switch to training, except what stays in eval mode: a frozen encoder, frozen BatchNorm."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        elif self.batchnorm == "frozen":
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[_BatchNorm]:
+        return [module for module in self.encoder.modules() if isinstance(module, _BatchNorm)]
+
+    def _fix_parameters(self) -> None:
+        if self.frozen:
+            self.encoder.requires_grad_(requires_grad=False)
+        elif self.batchnorm != "train":
+            for norm in self._norms():
+                norm.requires_grad_(requires_grad=False)
+
+
+def _check_head(encoder: Encoder, config: ModelConfig) -> None:
+    if config.head == "aspp" and encoder.strides[-1] != 8:
+        raise UserError(
+            f"model.head=aspp works on a last map of stride 8, this encoder's has {encoder.strides[-1]}: "
+            f"set model.head=light, or take a deeplab_resnet encoder"
+        )
+    if config.head == "light" and config.head_stride not in encoder.strides:
+        raise UserError(
+            f"model.head_stride={config.head_stride} is no stride of this encoder, which has "
+            f"{', '.join(map(str, encoder.strides))}: set it to one of them"
+        )
+
+
+def build_segmenter(config: ModelConfig, num_classes: int, num_latent: int, pretrained: bool = True) -> Segmenter:
+    """Build the segmenter of a config and fill it with the weights that the config names.
+
+    Args:
+        config: The model's options.
+        num_classes: Semantic classes C.
+        num_latent: Latent classes L; 0 for no latent branch.
+        pretrained: False gives the structure only, for a state dict of ours: that brings normalisation and
+            place of the stride along.
+
+    Raises:
+        UserError: Encoder, head and weights do not fit each other, or the weights cannot be had.
+    """
+    segmenter = Segmenter(build_encoder(config, pretrained), num_classes, num_latent, config)
+    if pretrained:
+        load_weights(segmenter, config)
+    return segmenter

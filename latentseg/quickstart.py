@@ -1,0 +1,81 @@
+"""The first look: the baseline and the latent-class method on the same few labelled street scenes."""
+
+import math
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from latentseg.config import load_config
+from latentseg.data.datasets import distinct_palette, open_dataset
+from latentseg.errors import UserError
+from latentseg.evaluation import Evaluation, evaluate
+from latentseg.prediction import load
+from latentseg.report.figures import colorize, image_grid
+from latentseg.training import train
+
+METHODS = ("supervised", "latent")
+PICTURES = 4
+console = Console(soft_wrap=True)
+
+
+def quickstart(out: Path) -> None:
+    """Train preset `scenes` with both methods, print both scores and draw one picture.
+
+    Args:
+        out: New folder for the two run folders and `comparison.png`.
+
+    Raises:
+        UserError: The folder is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not overwritten: remove it, or name another folder with --out")
+    results: dict[str, tuple[Evaluation, float]] = {}
+    for name in METHODS:
+        began = time.perf_counter()
+        run = train(load_config("scenes", [f"method.name={name}"]), out / name)
+        seconds = time.perf_counter() - began
+        results[name] = (evaluate(run.folder, "test"), seconds)
+    console.print(_table(results))
+    picture = out / "comparison.png"
+    _draw(out, picture)
+    console.print(f"run folders {out}/supervised and {out}/latent, picture {picture}", markup=False, highlight=False)
+
+
+def _table(results: dict[str, tuple[Evaluation, float]]) -> Table:
+    table = Table(title="IoU in %, test scenes, last step, one seed")
+    table.add_column("class")
+    for name in results:
+        table.add_column(name, justify="right")
+    evaluations = [evaluation for evaluation, _ in results.values()]
+    for index, name in enumerate(evaluations[0].classes):
+        ious = [evaluation.scores.iou[index] for evaluation in evaluations]
+        table.add_row(name, *("absent" if math.isnan(iou) else f"{100 * iou:.1f}" for iou in ious))
+    table.add_section()
+    table.add_row("mIoU", *(f"{100 * evaluation.scores.miou:.2f}" for evaluation in evaluations), style="bold")
+    table.add_row("training, seconds", *(f"{seconds:.0f}" for _, seconds in results.values()))
+    return table
+
+
+def _draw(out: Path, path: Path) -> None:
+    """Image, truth, baseline, ours, latent map of the first test scenes."""
+    baseline, ours = (load(out / name) for name in METHODS)
+    dataset = open_dataset(ours.run.config.data)
+    palette, latent_palette = ours.run.palette, distinct_palette(ours.segmenter.num_latent)
+    rows = []
+    for item in dataset.items("test")[:PICTURES]:
+        image = dataset.read_image(item)
+        prediction = ours.predict(image)
+        assert prediction.latent is not None
+        rows.append(
+            [
+                image,
+                colorize(dataset.read_targets(item, resized=False), palette),
+                colorize(baseline.predict(image).labels, palette),
+                colorize(prediction.labels, palette),
+                colorize(prediction.latent, latent_palette),
+            ]
+        )
+    legend = list(zip(ours.classes, palette, strict=True))
+    image_grid(rows, ("image", "truth", "supervised", "latent (ours)", "latent classes"), path, legend)

@@ -1,0 +1,232 @@
+"""The one training loop. It knows no method."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from latentseg.checkpoints import (
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+)
+from latentseg.config import Config, OptimConfig
+from latentseg.data.batches import Batch, batches
+from latentseg.data.check import check_data
+from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.data.splits import Split, draw_split
+from latentseg.errors import UserError
+from latentseg.evaluation import score_items
+from latentseg.methods import Losses, Networks, build_method, needs_discriminator, num_latent
+from latentseg.models.discriminator import Discriminator
+from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.progress import track_steps
+from latentseg.runs import Log, Run, check_run_folder, create_run, free_path
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+@dataclass
+class State:
+    """What a checkpoint holds."""
+
+    networks: dict[str, nn.Module]
+    method: nn.Module
+    optimizers: dict[str, Optimizer]
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The network that predicts."""
+        segmenter = self.networks["segmenter"]
+        assert isinstance(segmenter, Segmenter)
+        return segmenter
+
+    def tensors(self, optimizers: bool = True) -> dict[str, Tensor]:
+        """All tensors by flat name."""
+        tensors = module_tensors("method", self.method)
+        for name, module in self.networks.items():
+            tensors |= module_tensors(name, module)
+        for name, optimizer in self.optimizers.items() if optimizers else ():
+            tensors |= optimizer_tensors(name, optimizer)
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put the tensors back."""
+        load_module("method", self.method, tensors)
+        for name, module in self.networks.items():
+            load_module(name, module, tensors)
+        for name, optimizer in self.optimizers.items():
+            load_optimizer(name, optimizer, tensors)
+
+
+def train(config: Config, run: str | Path | None = None, resume: bool = False) -> Run:
+    """Train as the configuration says and leave a run folder.
+
+    Args:
+        config: The run, from `load_config`.
+        run: The run folder; `runs/METHOD-sSEED` with the first free number if None.
+        resume: Go on from the last checkpoint in the folder, bit for bit; start if it has none.
+
+    Raises:
+        UserError: Bad input, found before training; or a loss that is not finite.
+    """
+    folder = Path(run) if run else free_path(Path("runs") / f"{config.data.kind}-{config.method.name}-s{config.seed}")
+    check_run_folder(folder, config, resume)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    dataset = open_dataset(config.data)
+    split = draw_split(dataset, config.data, config.seed)
+    held_out = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
+    for note in check_data(dataset, split, held_out, config.data.check):
+        console.print(f"note: {note}", style="yellow", markup=False)
+    torch.manual_seed(config.seed)
+    state = build_state(config, len(dataset.classes), split)
+    run_folder = create_run(folder, config, dataset, split)
+    start = _resume(state, run_folder) if resume else 0
+    console.print(
+        f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
+        f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}",
+        markup=False,
+        highlight=False,
+    )
+    _fit(config, state, dataset, split, held_out, run_folder, start)
+    return run_folder
+
+
+def build_state(config: Config, num_classes: int, split: Split) -> State:
+    """Build networks, method and optimisers. The segmenter's initial weights depend on the seed alone."""
+    segmenter = build_segmenter(config.model, num_classes, num_latent(config))
+    networks: dict[str, nn.Module] = {"segmenter": segmenter}
+    optimizers: dict[str, Optimizer] = {"segmenter": _sgd(segmenter, config.optim)}
+    if needs_discriminator(config):
+        judge = Discriminator(
+            num_classes, config.discriminator.width, config.discriminator.downscale, segmenter.align_corners
+        )
+        networks["discriminator"] = judge
+        group = {"params": list(judge.parameters()), "initial_lr": config.optim.discriminator_lr}
+        optimizers["discriminator"] = Adam([group], lr=config.optim.discriminator_lr, betas=config.optim.betas)
+    images = len(split.labeled) + len(split.unlabeled)
+    method = build_method(config, num_classes, len(split.labeled), images)
+    return State(networks, method, optimizers)
+
+
+def _sgd(segmenter: Segmenter, optim: OptimConfig) -> SGD:
+    rates = {"encoder": optim.lr, "heads": optim.lr * optim.head_factor}
+    groups = [
+        {"params": params, "lr": rates[name], "initial_lr": rates[name]}
+        for name, params in segmenter.parameter_groups().items()
+        if params
+    ]
+    return SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+
+
+def _resume(state: State, run: Run) -> int:
+    entry = run.checkpoints.last()
+    if entry is None:
+        return 0
+    state.load(run.checkpoints.read(entry))
+    run.checkpoints.drop_later_best(entry.step)
+    return entry.step
+
+
+def make_fabric(config: Config) -> Fabric:
+    """The engine: device and number format."""
+    return Fabric(accelerator=config.device, devices=1, precision=config.precision)
+
+
+def training_step(
+    fabric: Fabric,
+    method: nn.Module,
+    nets: Networks,
+    optimizers: dict[str, Optimizer],
+    batch: Batch,
+    step: int,
+) -> dict[str, Tensor]:
+    """One step: every part of the method goes backward as it comes, then each optimiser acts once.
+
+    Returns:
+        The value of each term, by name, without its weight.
+
+    Raises:
+        UserError: A term is not finite; it is named.
+    """
+    values: dict[str, Tensor] = {}
+    for optimizer in optimizers.values():
+        optimizer.zero_grad()
+    for losses in method(nets, batch, step):
+        fabric.backward(total(losses, step))
+        values |= {name: term.value.detach() for name, term in losses.terms.items()}
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return values
+
+
+def total(losses: Losses, step: int) -> Tensor:
+    """The weighted sum of the terms.
+
+    Raises:
+        UserError: A term is not finite; it is named.
+    """
+    for name, term in losses.terms.items():
+        if not bool(torch.isfinite(term.value)):
+            raise UserError(
+                f"step {step + 1}: the term {name!r} of the {losses.network} is {float(term.value)}; training "
+                f"stopped. The last checkpoint is from before. Remedy: a lower optim.lr or a smaller weight of {name}"
+            )
+    return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()
+
+
+def decay(optimizers: dict[str, Optimizer], progress: float, power: float) -> None:
+    """Set all learning rates: polynomial decay from the initial rate to 0 (section 6 of the specification)."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (1 - progress) ** power
+
+
+def _fit(
+    config: Config, state: State, dataset: Dataset, split: Split, held_out: list[Item], run: Run, start: int
+) -> None:
+    """Run the steps from `start`; log, validate and save on the way."""
+    fabric = make_fabric(config)
+    nets, optimizers = Networks(), {}
+    for name, module in state.networks.items():
+        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
+    method = state.method.to(fabric.device)
+    nets.train()
+    stream = batches(dataset, split, config, state.segmenter.mean, start, unlabeled=method.uses_unlabeled)
+    log = Log(run.folder, start)
+    clock, images = time.perf_counter(), 0
+    with track_steps(config.steps, start) as show:
+        for step, batch in stream:
+            decay(optimizers, step / config.steps, config.optim.power)
+            terms = training_step(fabric, method, nets, optimizers, batch.to(fabric.device), step)
+            images += len(batch.images) + (0 if batch.unlabeled is None else len(batch.unlabeled))
+            done, ends = step + 1, step + 1 == config.steps
+            if done % config.log_every == 0 or ends:
+                rate = images / (time.perf_counter() - clock)
+                figures = {name: float(value) for name, value in terms.items()}
+                log.write(done, figures | method.summary() | {"images_per_second": round(rate, 2)})
+                show(done, figures, rate)
+                clock, images = time.perf_counter(), 0
+            if held_out and (ends or (config.validate_every and done % config.validate_every == 0)):
+                _validate(config, state, dataset, held_out, run, log, done)
+                nets.train()
+            if done % config.checkpoint_every == 0 or ends:
+                run.checkpoints.save(done, state.tensors())
+    log.close()
+
+
+def _validate(config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log, step: int) -> None:
+    """Score the held-out images and keep the weights if they are the best so far."""
+    result = score_items(state.segmenter, dataset, items, config.inference)
+    log.write(step, {f"{config.validate_split}_miou": result.miou, f"{config.validate_split}_iou": result.iou})
+    console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)
+    best = run.checkpoints.best()
+    if best is None or best.miou is None or result.miou > best.miou:
+        run.checkpoints.save_best(step, state.tensors(optimizers=False), result.miou)
