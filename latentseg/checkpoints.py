@@ -31,6 +31,12 @@ class Entry:
     sha256: str
     miou: float | None = None
 
+    def __post_init__(self) -> None:
+        if not (type(self.step) is int and isinstance(self.file, str) and isinstance(self.sha256, str)):
+            raise TypeError("an entry needs a file, a step and a sha256")
+        if Path(self.file).name != self.file:
+            raise ValueError(f"{self.file} lies outside the folder")
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that at any moment it holds either the old content or the new one, on disk.
@@ -111,7 +117,10 @@ class Checkpoints:
             raise UserError(f"checkpoint {path} is not a safetensors file: {error}. {remedy}") from error
 
     def _write(self, name: str, step: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
-        self.folder.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}") from error
         content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         write_atomically(self.folder / name, content)
         return {"file": name, "step": step, "sha256": hashlib.sha256(content).hexdigest()}

@@ -48,7 +48,7 @@ def train(
     """
     from latentseg.training import train as run_training  # noqa: PLC0415 - PyTorch is slow to import; --help is not
 
-    if Path(source).is_dir():
+    if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
         run, source = run or Path(source), str(Path(source) / "config.yaml")
     result = run_training(load_config(source, overrides or []), run, resume)
     console.print(f"run folder: {result.folder}", markup=False, highlight=False)

@@ -6,22 +6,23 @@ reproduces the run.
 """
 
 import difflib
-from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from latentseg.errors import UserError
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# strict: `steps=true` is not 1.
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class Section(BaseModel):
@@ -39,11 +40,11 @@ class ScenesConfig(Section):
     """Validation scenes."""
     test: Positive = 100
     """Test scenes."""
-    height: Annotated[int, Field(ge=32)] = 144
+    height: Annotated[int, Field(ge=32, strict=True)] = 144
     """Height of a scene in pixels."""
-    width: Annotated[int, Field(ge=32)] = 256
+    width: Annotated[int, Field(ge=32, strict=True)] = 256
     """Width of a scene in pixels."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
     """Seed of the whole set: another seed draws other scenes."""
 
 
@@ -54,9 +55,9 @@ class DataConfig(Section):
     """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), or drawn scenes."""
     root: str | None = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
-    labeled: str | Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, lt=1)] = "1/8"
+    labeled: str | int | float = "1/8"
     """Which training images keep their labels: a fraction (1/8), a number (12), "all", or a list file (bare ids, or `image mask` per line)."""
-    split_seed: Annotated[int, Field(ge=0)] | None = None
+    split_seed: Natural | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool = False
     """Draw the labelled images so that every class occurs in them, if the training set holds it."""
@@ -66,7 +67,7 @@ class DataConfig(Section):
     """voc: name of the list of training ids (train_aug, train)."""
     masks: Literal["SegmentationClassAug", "SegmentationClass"] = "SegmentationClassAug"
     """voc: folder of the masks."""
-    holdout: Annotated[int, Field(ge=0)] = 0
+    holdout: Natural = 0
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
     classes: list[str] | None = None
     """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
@@ -74,7 +75,7 @@ class DataConfig(Section):
     """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
     ignored_values: list[Annotated[int, Field(ge=0, le=255)]] = [255]
     """Mask values that mean "no label"."""
-    resize: Annotated[float, Field(gt=0, le=1)] = 1.0
+    resize: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
     cache: bool = False
     """Keep decoded images in memory (small sets)."""
@@ -83,14 +84,19 @@ class DataConfig(Section):
     scenes: ScenesConfig = ScenesConfig()
     """Number and size of the drawn scenes."""
 
-    @model_validator(mode="after")
-    def _labeled_is_readable(self) -> "DataConfig":
-        if isinstance(self.labeled, str) and "/" in self.labeled:
-            parts = self.labeled.split("/")
-            if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
-                if int(parts[1]) == 0 or not 0 < Fraction(int(parts[0]), int(parts[1])) <= 1:
-                    raise ValueError(f"labeled={self.labeled} is not a fraction between 0 and 1")
-        return self
+    @field_validator("labeled", mode="before")
+    @classmethod
+    def _labeled_is_readable(cls, labeled: Any) -> Any:
+        parts = labeled.split("/") if isinstance(labeled, str) else []
+        if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+            fits = 0 < int(parts[0]) <= int(parts[1])
+        elif isinstance(labeled, str):
+            fits = bool(labeled.strip())
+        else:
+            fits = type(labeled) in (int, float) and (labeled > 0 if type(labeled) is int else 0 < labeled < 1)
+        if not fits:
+            raise ValueError('must be a fraction (1/8, 0.125), a number (12), "all", or a list file')
+        return labeled
 
 
 class AugmentConfig(Section):
@@ -108,7 +114,7 @@ class AugmentConfig(Section):
     """Contrast is multiplied by 1 +- this."""
     saturation: Share = 0.0
     """Saturation is multiplied by 1 +- this."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.0
     """Hue is turned by +- this, in turns."""
 
     @model_validator(mode="after")
@@ -158,7 +164,7 @@ class MethodConfig(Section):
 
     name: Literal["supervised", "latent"] = "latent"
     """supervised: cross-entropy on the labelled images. latent: the latent-class method."""
-    num_latent: Annotated[int, Field(ge=2, le=255)] = 20
+    num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
     """Number of latent classes L."""
     lambda_latent: Weight = 1.0
     """Weight of the conditional entropy H(C|L), Eq. 1."""
@@ -170,7 +176,7 @@ class MethodConfig(Section):
     """Weight of the adversarial term on unlabelled images, Eq. 5."""
     consistency_start: Share = 0.25
     """Share of the steps after which the consistency joins in (the paper: 5,000 of 20,000 steps)."""
-    ema_alpha: Annotated[float, Field(gt=0, le=1)] | Literal["dataset", "labeled"] = "dataset"
+    ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
     """alpha of Eq. 8: a number, or batch size / training images (dataset), or batch size / labelled images (labeled)."""
 
 
@@ -200,7 +206,7 @@ class InferenceConfig(Section):
     """The image at once, or windows that overlap."""
     window: tuple[Positive, Positive] = (321, 321)
     """slide: height and width of the window, in pixels of the (resized) image."""
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
+    overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 1 / 3
     """slide: share by which neighbouring windows overlap."""
     scales: Annotated[list[Rate], Field(min_length=1)] = [1.0]
     """Scales whose probabilities are averaged."""
@@ -213,7 +219,7 @@ class Config(Section):
 
     steps: Positive = 20000
     """Optimiser steps; each uses one labelled and one unlabelled batch."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
     """Seed of everything random: the draw of labels, weights, order, views."""
     batch_size: Positive = 10
     """Images in a labelled batch, over all processes; the unlabelled batch has as many."""
@@ -221,13 +227,13 @@ class Config(Section):
     """Where to compute."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     """Number format of Lightning Fabric."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Natural = 0
     """Processes that load data; the batches are the same for any number."""
     threads: Positive | None = None
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
     log_every: Positive = 20
     """Steps between two lines of metrics.jsonl."""
-    validate_every: Annotated[int, Field(ge=0)] = 0
+    validate_every: Natural = 0
     """Steps between two validations, which choose the best checkpoint; 0: only at the end."""
     validate_split: Literal["val", "holdout"] = "val"
     """What validation scores: the data set's val split, or the held-out training images (data.holdout)."""
@@ -299,8 +305,8 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ())
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
     """
     tree = OmegaConf.create(_read_source(source))
-    for override in overrides:
-        key, equals, value = override.partition("=")
+    for override in overrides if OmegaConf.is_dict(tree) else ():
+        key, equals, _ = override.partition("=")
         if not equals or not key.strip():
             raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
         try:
@@ -375,7 +381,7 @@ def _known_path(key: str) -> None:
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    same_end = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]
     return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
 
@@ -389,4 +395,4 @@ def _explain(error: Any) -> str:
         key = key.rpartition(".")[0]
     value = error.get("input")
     shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
-    return f"{key or 'config'}: {error['msg']}{shown}"
+    return f"{key or 'config'}: {error['msg'].removeprefix('Value error, ')}{shown}"

@@ -12,11 +12,12 @@ from rich.table import Table
 from latentseg.checkpoints import write_atomically
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.errors import UserError
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
 from latentseg.progress import track
-from latentseg.runs import free_path, open_run
+from latentseg.runs import finite_or_none, free_path, open_run
 
 
 def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], inference: InferenceConfig) -> Scores:
@@ -49,10 +50,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
-        values = asdict(self)
-        values["scores"]["iou"] = [None if math.isnan(iou) else iou for iou in self.scores.iou]
-        values["scores"]["miou"] = None if math.isnan(self.scores.miou) else self.scores.miou
-        return json.dumps(values, indent=1)
+        return json.dumps(finite_or_none(asdict(self)), indent=1, allow_nan=False)
 
     def table(self) -> Table:
         """IoU per class and the summary, in %."""
@@ -80,10 +78,14 @@ def evaluate(
         overrides: `key=value` for data.root, device, threads or inference.*.
 
     Raises:
-        UserError: The run, its checkpoint or the split is missing or damaged.
+        UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
     """
     opened = open_run(run, overrides)
     dataset = open_dataset(opened.config.data)
+    if dataset.classes != opened.classes:
+        raise UserError(
+            f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
+        )
     items = dataset.items(split)
     segmenter, step = load_segmenter(opened, checkpoint)
     began = time.perf_counter()

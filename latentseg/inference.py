@@ -49,8 +49,15 @@ def load_segmenter(run: Run, checkpoint: str = "last") -> tuple[Segmenter, int]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device; `auto` takes the best one here."""
+    """The named device; `auto` takes the best one here.
+
+    Raises:
+        UserError: This machine has no such device, or PyTorch cannot use it.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name != "auto":
+        if not present[name]:
+            raise UserError(f"device={name}: PyTorch finds none on this machine; take device=auto or device=cpu")
         return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -82,7 +89,8 @@ def predict_probs(
         scaled = images if scale == 1 else F.interpolate(images, scaled_size, mode="bilinear", antialias=True)
         for mirrored in (False, True) if config.mirror else (False,):
             view = _one_view(segmenter, scaled.flip(-1) if mirrored else scaled, config)
-            views.append(_map(view, lambda probs, back=mirrored: _resize(probs.flip(-1) if back else probs, size)))
+            upright = _map(view, lambda probs: probs.flip(-1)) if mirrored else view
+            views.append(_map(upright, lambda probs: _resize(probs, size)))
     semantic = torch.stack([view.semantic for view in views]).mean(0)
     latent = [view.latent for view in views if view.latent is not None]
     return Probabilities(semantic, torch.stack(latent).mean(0) if latent else None)

@@ -44,14 +44,14 @@ def latent_joint(latent_probs: Tensor, targets: Tensor, num_classes: int) -> tup
     Raises:
         ValueError: A target is neither a class nor 255.
     """
-    probs = _at_least_float32(latent_probs).flatten(2)
-    labels = targets.flatten(1)
+    probs = _per_pixel(_at_least_float32(latent_probs))
+    labels = targets.flatten()
     valid = labels != IGNORE_INDEX
     if bool((valid & ((labels < 0) | (labels >= num_classes))).any()):
         raise ValueError(f"targets hold values outside 0..{num_classes - 1} that are not {IGNORE_INDEX}")
-    one_hot = probs.new_zeros(labels.shape[0], num_classes + 1, labels.shape[1])
+    one_hot = probs.new_zeros(len(labels), num_classes + 1)
     one_hot.scatter_(1, labels.where(valid, num_classes).unsqueeze(1), 1.0)
-    counts = torch.bmm(one_hot[:, :num_classes], probs.transpose(1, 2)).sum(0)
+    counts = one_hot[:, :num_classes].t() @ probs
     return counts, valid.sum().to(probs.dtype)
 
 
@@ -99,9 +99,9 @@ def semantic_to_latent(probs: Tensor, latent_given_class: Tensor) -> Tensor:
     Returns:
         Shape (N, L, H, W).
     """
-    flat = _at_least_float32(probs).flatten(2)
-    mapped = torch.matmul(latent_given_class.to(flat.dtype).t(), flat)
-    return mapped.unflatten(2, probs.shape[2:])
+    flat = _per_pixel(_at_least_float32(probs))
+    mapped = flat @ latent_given_class.to(flat.dtype)
+    return mapped.view(len(probs), *probs.shape[2:], -1).movedim(-1, 1)
 
 
 def consistency(
@@ -136,6 +136,11 @@ def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count:
     """
     verdict = _at_least_float32(logits).squeeze(1)
     return _mean(F.softplus(-verdict if real else verdict), valid, count)
+
+
+def _per_pixel(maps: Tensor) -> Tensor:
+    """Maps (N, K, H, W) as one row per pixel (N H W, K); no copy where they are channels-last."""
+    return maps.movedim(1, -1).flatten(0, -2)
 
 
 def _mean(values: Tensor, valid: Tensor | None, count: Tensor | None) -> Tensor:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from latentseg.config import InferenceConfig
+from latentseg.data.images import image_files
 from latentseg.data.datasets import IMAGE_SUFFIXES, distinct_palette, read_rgb, resized
 from latentseg.errors import UserError
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
@@ -137,9 +138,8 @@ def _write(model: Model, source: Path, out: Path, name: Path) -> None:
 
 
 def _index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Image.Image:
-    picture = Image.fromarray(ids).convert("P")
-    picture.putdata(ids.reshape(-1))
-    picture.putpalette(palette.tobytes())
+    picture = Image.fromarray(ids)
+    picture.putpalette(palette.tobytes())  # grey becomes palette, the ids stay
     return picture
 
 
@@ -151,7 +151,7 @@ def _jobs(paths: list[Path]) -> Iterator[tuple[Path, Path]]:
     """Each image with its name in the results (without suffix)."""
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = image_files(path)
             if not found:
                 raise UserError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
             yield from ((file, file.relative_to(path).with_suffix("")) for file in found)
@@ -165,7 +165,7 @@ def _pixels(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.u
     if isinstance(image, str | Path):
         return read_rgb(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"), np.uint8)
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"image array of shape {image.shape}, {image.dtype}: expected (H, W, 3) RGB, uint8")
     return image

@@ -11,6 +11,7 @@ evaluation-*.json  scores
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -132,11 +133,11 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run folder (no config.yaml in it)")
-    allowed = ("data.root", "device", "threads", "precision", "inference", "data.cache")
+    allowed = ("data.root", "device", "threads", "precision", "data.cache", "inference.*")
     for override in overrides:
         key = override.partition("=")[0]
         if key.strip() not in allowed and not key.startswith("inference."):
-            raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}.*")
+            raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
     config = load_config(folder / "config.yaml", overrides)
     try:
         entries = json.loads((folder / "classes.json").read_text())
@@ -168,19 +169,28 @@ class Log:
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder) if row["step"] <= start]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Add one line: figures after `step` steps."""
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step} | figures) + "\n")
+            file.write(json.dumps({"step": step} | finite_or_none(figures)) + "\n")
         for name, value in figures.items():
             if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what TensorBoard still holds."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
+
+
+def finite_or_none(value: Any) -> Any:
+    """The same value with None for each number that JSON does not know (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,13 +18,14 @@ from latentseg.checkpoints import (
     optimizer_tensors,
 )
 from latentseg.config import Config, OptimConfig
-from latentseg.data.batches import Batch, batches
+from latentseg.data.batches import Batch, batch_notes, batches
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
-from latentseg.methods import Losses, Networks, build_method, needs_discriminator, num_latent
+from latentseg.inference import choose_device
+from latentseg.methods import Losses, Method, Networks, build_method, needs_discriminator, num_latent
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.progress import track_steps
@@ -70,12 +72,15 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
 
     Args:
         config: The run, from `load_config`.
-        run: The run folder; `runs/METHOD-sSEED` with the first free number if None.
-        resume: Go on from the last checkpoint in the folder, bit for bit; start if it has none.
+        run: The run folder; `runs/DATA-METHOD-sSEED` with the first free number if None.
+        resume: Go on from the last checkpoint in `run`, bit for bit; start if it has none.
 
     Raises:
         UserError: Bad input, found before training; or a loss that is not finite.
     """
+    if resume and not run:
+        raise UserError("nothing to resume: name the run folder with --run")
+    choose_device(config.device)
     folder = Path(run) if run else free_path(Path("runs") / f"{config.data.kind}-{config.method.name}-s{config.seed}")
     check_run_folder(folder, config, resume)
     if config.threads:
@@ -83,12 +88,14 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
     held_out = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
-    for note in check_data(dataset, split, held_out, config.data.check):
-        console.print(f"note: {note}", style="yellow", markup=False)
+    notes = check_data(dataset, split, held_out, config.data.check)
     torch.manual_seed(config.seed)
     state = build_state(config, len(dataset.classes), split)
+    for note in notes + batch_notes(split, config.batch_size, cast("Method", state.method).uses_unlabeled):
+        console.print(f"note: {note}", style="yellow", markup=False)
     run_folder = create_run(folder, config, dataset, split)
-    start = _resume(state, run_folder) if resume else 0
+    entry = run_folder.checkpoints.last() if resume else None
+    start = entry.step if entry else 0
     console.print(
         f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
         f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}",
@@ -126,23 +133,20 @@ def _sgd(segmenter: Segmenter, optim: OptimConfig) -> SGD:
     return SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 
-def _resume(state: State, run: Run) -> int:
-    entry = run.checkpoints.last()
-    if entry is None:
-        return 0
-    state.load(run.checkpoints.read(entry))
-    run.checkpoints.drop_later_best(entry.step)
-    return entry.step
+def _resume(state: State, run: Run) -> None:
+    run.checkpoints.drop_later_best(entry.step if (entry := run.checkpoints.last()) else 0)
+    if entry:
+        state.load(run.checkpoints.read(entry))
 
 
 def make_fabric(config: Config) -> Fabric:
     """The engine: device and number format."""
-    return Fabric(accelerator=config.device, devices=1, precision=config.precision)
+    return Fabric(accelerator=choose_device(config.device).type, devices=1, precision=config.precision)
 
 
 def training_step(
     fabric: Fabric,
-    method: nn.Module,
+    method: Method,
     nets: Networks,
     optimizers: dict[str, Optimizer],
     batch: Batch,
@@ -197,7 +201,8 @@ def _fit(
     nets, optimizers = Networks(), {}
     for name, module in state.networks.items():
         nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
-    method = state.method.to(fabric.device)
+    method = cast("Method", state.method.to(fabric.device))
+    _resume(state, run)  # only now have the tensors their number format
     nets.train()
     stream = batches(dataset, split, config, state.segmenter.mean, start, unlabeled=method.uses_unlabeled)
     log = Log(run.folder, start)
@@ -218,7 +223,7 @@ def _fit(
                 _validate(config, state, dataset, held_out, run, log, done)
                 nets.train()
             if done % config.checkpoint_every == 0 or ends:
-                run.checkpoints.save(done, state.tensors())
+                run.checkpoints.save(done, _finite(state.tensors(), done))
     log.close()
 
 
@@ -229,4 +234,14 @@ def _validate(config: Config, state: State, dataset: Dataset, items: list[Item],
     console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)
     best = run.checkpoints.best()
     if best is None or best.miou is None or result.miou > best.miou:
-        run.checkpoints.save_best(step, state.tensors(optimizers=False), result.miou)
+        run.checkpoints.save_best(step, _finite(state.tensors(optimizers=False), step), result.miou)
+
+
+def _finite(tensors: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"step {step}: {name} holds values that are not finite; training stopped. The last checkpoint is "
+                f"from before. Remedy: a lower optim.lr"
+            )
+    return tensors

@@ -1,6 +1,6 @@
 """Batches: a pure function of seed and step, whatever the number of workers and wherever a run starts again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,14 +38,19 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        return Batch(*(part if part is None else part.to(device, non_blocking=True) for part in self._parts()))
+        return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (the data loader calls this)."""
-        return Batch(*(part if part is None else part.pin_memory() for part in self._parts()))
+        return self._each(Tensor.pin_memory)
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        return self.images, self.targets, self.unlabeled, self.unlabeled_valid
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(
+            change(self.images),
+            change(self.targets),
+            None if self.unlabeled is None else change(self.unlabeled),
+            None if self.unlabeled_valid is None else change(self.unlabeled_valid),
+        )
 
 
 def indices(seed: int, stream: int, length: int, batch_size: int, step: int) -> list[tuple[int, int]]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
-from latentseg.data import (
+from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
     IGNORED,
@@ -110,7 +111,7 @@ class Dataset:
             UserError: The data set lacks the split, or it holds no image.
         """
         if split not in self._splits:
-            hint = "; set data.holdout to the number of training images to set aside" * (split == "holdout")
+            hint = "; set data.holdout to the number of images to set aside" * (split == "holdout")
             raise UserError(
                 f"the data set {self.root or self.config.kind} has no split {split}; "
                 f"it has {', '.join(self._splits) or 'none'}{hint}"
@@ -154,23 +155,22 @@ class Dataset:
         return self._cache[item, what].copy()
 
     def _scene(self, item: Item) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        assert item.scene is not None
-        return _draw(self.config.scenes, item.scene)
+        return _draw(self.config.scenes, item.scene or 0)
 
     def _targets(self, item: Item) -> NDArray[np.uint8]:
-        raw = self._scene(item)[1].astype(np.int32) if item.image is None else self._mask(item.image, item.mask)
-        targets = self._values[np.where((raw < 0) | (raw > 255), 256, raw)]
+        raw = self._scene(item)[1] if item.image is None else self._mask(item.image, item.mask)
+        targets = self._values[raw if raw.dtype == np.uint8 else np.where((raw < 0) | (raw > 255), 256, raw)]
         if (targets < 0).any():
             wrong, counts = np.unique(raw[targets < 0], return_counts=True)
-            listed = [f"{value} ({n} pixels)" for value, n in zip(wrong, counts, strict=True)]
+            listed = [f"{value} ({n} pixels)" for value, n in zip(wrong, counts, strict=True)][:10]
             raise UserError(
-                f"mask {item.mask} holds values outside the {len(self.classes)} classes: {', '.join(listed[:10])}; "
+                f"mask {item.mask} holds values outside the {len(self.classes)} classes: {', '.join(listed)}; "
                 f"allowed are {ranges(np.flatnonzero(self._values >= 0))}. Add them to data.ignored_values, or map "
                 f"them with data.class_map"
             )
         return targets.astype(np.uint8)
 
-    def _mask(self, image: Path, mask: Path | None) -> NDArray[np.int32]:
+    def _mask(self, image: Path, mask: Path | None) -> NDArray[np.integer[Any]]:
         if mask is None:
             raise UserError(f"image {image} has no mask, so it can be neither labelled nor scored; add one")
         check_headers(image, mask)
@@ -188,20 +188,17 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def write_scenes(config: DataConfig, folder: Path) -> int:
-    """Write the embedded scenes as a data set of the layout `folder`: PNG images and palette masks, classes.txt.
-
-    Returns:
-        The number of scenes.
+    """Write the scenes in the layout `folder` (PNG images, palette masks, classes.txt); gives their number.
 
     Raises:
         UserError: The folder exists and is not empty, or cannot be written.
     """
     dataset = Dataset(_scenes(config), config.model_copy(update={"kind": "scenes", "resize": 1.0}))
-    count = 0
+    items = [item for split in ("train", "val", "test") for item in dataset.items(split)]
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; name a new folder, nothing is overwritten")
-        for item in (item for split in ("train", "val", "test") for item in dataset.items(split)):
+        for item in items:
             image, labels = folder / "images" / f"{item.id}.png", folder / "labels" / f"{item.id}.png"
             image.parent.mkdir(parents=True, exist_ok=True)
             labels.parent.mkdir(parents=True, exist_ok=True)
@@ -209,11 +206,10 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
             mask = Image.fromarray(dataset.read_targets(item))
             mask.putpalette(dataset.palette.tobytes())
             mask.save(labels)
-            count += 1
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes))
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
-    return count
+    return len(items)
 
 
 @lru_cache(maxsize=8)  # image and targets of a scene come from one drawing
@@ -233,13 +229,13 @@ def _voc(config: DataConfig) -> Layout:
     for split, name in (("train", train), ("val", "val"), ("test", "test")):
         if (lists / f"{name}.txt").is_file():
             lines = (lists / f"{name}.txt").read_text().splitlines()
-            ids = [Path(line.split()[0]).stem for line in lines if line.strip()]  # some lists name files
+            stems = [Path(line.split()[0]).stem for line in lines if line.strip()]  # some lists name files
             splits[split] = [
                 Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if f"{i}.png" in have else None)
-                for i in ids
+                for i in dict.fromkeys(stems)
             ]
-    values = {value: value for value in range(len(VOC_CLASSES))}
-    return Layout(root, splits, VOC_CLASSES, values, {value: voc_color(value) for value in range(256)})
+    ids = range(len(VOC_CLASSES))
+    return Layout(root, splits, VOC_CLASSES, {i: i for i in ids}, {i: voc_color(i) for i in ids})
 
 
 def _cityscapes(config: DataConfig) -> Layout:
@@ -346,7 +342,6 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Dataset",
     "Item",
-    "Layout",
     "distinct_palette",
     "open_dataset",
     "read_rgb",

@@ -7,7 +7,7 @@ Coordinates as in `scene_stage`. Billboards (poles, people, two-wheelers) stand 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from latentseg.data.scene_stage import GLOW, IGNORED, LEAF, MASONRY, PLAIN, Colo
     TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE,
 ) = range(19)  # fmt: skip
 Spot = tuple[float, float]
+Choice = TypeVar("Choice")
 GLASS: tuple[Colour, ...] = ((28, 34, 42), (52, 62, 72), (96, 112, 124), (70, 74, 72))
 BLACK: Colour = (22, 22, 24)
 LAMP: Colour = (255, 222, 160)
 
 
-def pick[T](rng: np.random.Generator, options: Sequence[T]) -> T:
+def pick(rng: np.random.Generator, options: Sequence[Choice]) -> Choice:
     """One of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]
 
@@ -90,7 +91,7 @@ class Facade(NamedTuple):
 
 def draw_facade_looks(rng: np.random.Generator, darkness: float) -> Facade:
     """Draw the looks of one building."""
-    windows = pick(rng, ("holes", "holes", "tall", "ribbon", "glass", "none"))
+    windows = pick(rng, ("holes", "holes", "tall", "tall", "ribbon", "ribbon", "glass", "none"))
     lit = rng.uniform(0.1, 0.6) if darkness > 0.2 else 0.02
     return Facade(
         structure_colour(rng), windows, rng.uniform(2.7, 4.2), rng.uniform(1.8, 4.5), lit, rng.random() < 0.35

@@ -15,13 +15,12 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Point = tuple[float, float, float]
 Colour = tuple[float, float, float]
+Floats = NDArray[np.float32]
 
 IGNORED = 255
 PLAIN, ASPHALT, GRASS, LEAF, MASONRY, CLOUD, GLOW = range(7)
 # Strength of coarse, medium and fine noise for each texture above.
-GRAIN = np.array(
-    [[4, 3, 2], [10, 5, 7], [9, 13, 15], [10, 26, 22], [9, 9, 7], [14, 4, 0], [0, 0, 0]], dtype=np.float32
-)
+GRAIN = np.array([[4, 3, 2], [7, 3, 6], [8, 11, 15], [8, 22, 22], [7, 7, 6], [10, 3, 0], [0, 0, 0]], dtype=np.float32)
 OVERSAMPLING = 2
 DEPTH_UNITS_PER_METRE = 1.7
 NEAREST_METRES = 0.8
@@ -47,7 +46,7 @@ class Weather(NamedTuple):
 def draw_weather(rng: np.random.Generator) -> Weather:
     """Draw time of day, sun, fog, rain and the colours that follow from them."""
     hour = rng.random()
-    darkness = 0.0 if hour < 0.68 else rng.uniform(0.25, 0.55) if hour < 0.86 else rng.uniform(0.6, 0.85)
+    darkness = 0.0 if hour < 0.74 else rng.uniform(0.25, 0.55) if hour < 0.89 else rng.uniform(0.6, 0.85)
     strength = rng.uniform(0.4, 0.9) if rng.random() < 0.55 and darkness < 0.6 else 0.0
     azimuth, height = rng.uniform(-math.pi, math.pi), rng.uniform(0.35, 1.1)
     flat = math.cos(height) * strength
@@ -88,7 +87,7 @@ class Stage:
         self.vanishing = (rng.uniform(-0.32, 0.32), rng.uniform(-0.14, 0.02))
         self.roll = rng.normal(0.0, 0.012)
         self.bend = 0.0 if rng.random() < 0.45 else rng.normal(0.0, 0.0035)  # x shifts by bend * z * z
-        self.climb = rng.normal(0.0, 0.0005)
+        self.climb = rng.normal(0.0, 0.00025)
         self.shift_metres = 0.0  # camera's x; the street decides
         self.scale = OVERSAMPLING * max(height, width * 9 / 16)
         self.centre = (OVERSAMPLING * width / 2, OVERSAMPLING * height / 2)
@@ -178,27 +177,31 @@ def develop(stage: Stage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     facts = np.asarray(stage.facts)[::OVERSAMPLING, ::OVERSAMPLING]
     targets, texture, depth = facts[..., 0].copy(), facts[..., 1], facts[..., 2] / DEPTH_UNITS_PER_METRE
     height, width = targets.shape
-    image = np.asarray(stage.colour.reduce(OVERSAMPLING), dtype=np.float32) / 255
     fields = np.stack([_noise(rng, rows, height, width) for rows in (9, 42, 144)], axis=-1)
-    image *= 1 + ((GRAIN * rng.uniform(0.005, 0.016))[texture] * fields).sum(-1, keepdims=True)
-    glowing = (texture == GLOW)[..., None]
-    lamps = np.where(glowing, image, 0)
-    image = np.where(glowing, image, image * np.array(weather.light, dtype=np.float32))
-    haze = np.array(weather.sky[1], dtype=np.float32) / 255 * np.array(weather.light, dtype=np.float32)
+    grain = ((GRAIN * np.float32(rng.uniform(0.005, 0.016)))[texture] * fields).sum(-1, keepdims=True)
+    surface = _floats(stage.colour.reduce(OVERSAMPLING)) / 255 * (1 + grain)
+    light, glowing = np.array(weather.light, dtype=np.float32), (texture == GLOW)[..., None]
+    image = np.where(glowing, surface, surface * light)
+    haze = np.array(weather.sky[1], dtype=np.float32) / 255 * light
     clear = np.exp(-weather.fog * depth.astype(np.float32))[..., None]
     image = image * clear + haze * (1 - clear)
-    image += rng.uniform(0.3, 0.9) * _blur(lamps, 0.02 * height) * (0.2 + weather.darkness)
-    image += _rain(rng, weather.rain, height, width)[..., None]
-    image *= _vignette(height, width, rng.uniform(0.0, 0.35))[..., None]
-    image = _blur(image, height * max(0.0, rng.normal(0.001, 0.0025)))
-    gain = rng.lognormal(0.05 + 0.45 * weather.darkness, 0.22)
-    image = np.clip(image * gain * rng.normal(1.0, 0.035, 3), 0, 1) ** rng.uniform(0.75, 1.2)
+    glare = rng.uniform(0.3, 0.9) * (0.2 + weather.darkness)
+    image += glare * _blur(np.where(glowing, surface, np.float32(0)), 0.02 * height)
+    image += light.max() * _rain(rng, weather.rain, height, width)[..., None]
+    return _expose(rng, image, weather.darkness), targets
+
+
+def _expose(rng: np.random.Generator, image: Floats, darkness: float) -> NDArray[np.uint8]:
+    """Lens and sensor: vignette, blur, exposure, colour cast, contrast, noise."""
+    height, width = image.shape[:2]
+    vignette = _vignette(height, width, rng.uniform(0.0, 0.35))[..., None]
+    image = _blur(image * vignette, height * max(0.0, rng.normal(0.001, 0.0025)))
+    gain = rng.lognormal(0.05 + 0.8 * darkness, 0.22) * rng.normal(1.0, 0.035, 3).astype(np.float32)
+    image = np.clip(image * gain, 0, 1) ** np.float32(rng.uniform(0.75, 1.2))
     image = rng.uniform(0.0, 0.08) + image * rng.uniform(0.85, 1.0)
-    grain = rng.uniform(0.004, 0.022) * (1 + weather.darkness)
-    image = image + rng.normal(
-        0.0, grain, image.shape
-    )  # the last draw: it is the only one that depends on the size
-    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), targets
+    sigma = np.float32(rng.uniform(0.004, 0.022) * (1 + darkness))
+    image += sigma * rng.standard_normal(image.shape, dtype=np.float32)  # last: the only draw that knows the size
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
@@ -223,28 +226,34 @@ def _depth(points: Sequence[Point]) -> int:
     return max(0, min(255, int(mean * DEPTH_UNITS_PER_METRE)))
 
 
-def _noise(rng: np.random.Generator, rows: int, height: int, width: int) -> NDArray[np.float32]:
+def _noise(rng: np.random.Generator, rows: int, height: int, width: int) -> Floats:
     grid = rng.standard_normal((rows, rows * 16 // 9), dtype=np.float32)
-    return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
+    return _floats(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _blur(image: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def _floats(picture: Image.Image) -> Floats:
+    array: Floats = np.asarray(picture, dtype=np.float32)
+    return array
+
+
+def _blur(image: Floats, radius: float) -> Floats:
     if radius < 0.2 or not image.any():
         return image
     picture = Image.fromarray((np.clip(image, 0, 1.99) * 128).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 128
+    return _floats(picture.filter(ImageFilter.GaussianBlur(radius))) / np.float32(128)
 
 
-def _rain(rng: np.random.Generator, streaks: int, height: int, width: int) -> NDArray[np.float32]:
+def _rain(rng: np.random.Generator, streaks: int, height: int, width: int) -> Floats:
     layer = Image.new("L", (width, height))
     pen = ImageDraw.Draw(layer)
     slant = rng.normal(0.0, 0.2)
     for x, y, length in rng.random((streaks, 3)).tolist():
         end = ((x + 0.1 * slant * length) * width, (y + 0.1 * length) * height)
         pen.line([(x * width, y * height), end], fill=40)
-    return np.asarray(layer, dtype=np.float32) / 255
+    return _floats(layer) / np.float32(255)
 
 
-def _vignette(height: int, width: int, strength: float) -> NDArray[np.float32]:
+def _vignette(height: int, width: int, strength: float) -> Floats:
     rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
-    return (1 - strength * (rows**2 + columns**2) / 2).astype(np.float32)
+    falloff: Floats = (1 - strength * (rows**2 + columns**2) / 2).astype(np.float32)
+    return falloff

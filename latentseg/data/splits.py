@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
-from latentseg.data import IGNORED, image_files
+from latentseg.data.images import IGNORED, image_files
 from latentseg.data.datasets import Dataset, Item
 from latentseg.errors import UserError
 
@@ -47,8 +47,8 @@ def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
     else:
         labeled = _draw(dataset, config, number, seed if config.split_seed is None else config.split_seed)
     used = {_key(item) for item in labeled}
-    unlabeled = [replace(item, mask=None) for item in train if _key(item) not in used]
-    return Split(labeled, unlabeled + _further(config.unlabeled, used, {_key(item) for item in unlabeled}))
+    rest = {key: replace(item, mask=None) for item in train if (key := _key(item)) not in used}
+    return Split(labeled, [*rest.values(), *_further(config.unlabeled, used, rest.keys())])
 
 
 def write_split(split: Split, folder: Path) -> None:
@@ -167,7 +167,7 @@ def _cover(dataset: Dataset, order: list[Item], number: int) -> list[Item]:
     return [order[i] for i in front] + [item for i, item in enumerate(order) if i not in front]
 
 
-def _further(folders: list[str], labeled: set[str | Path], known: set[str | Path]) -> list[Item]:
+def _further(folders: list[str], labeled: Set[str | Path], known: Set[str | Path]) -> list[Item]:
     items: dict[str | Path, Item] = {}
     for name in folders:
         folder = Path(name).expanduser()

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
+from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 
 from latentseg.config import AugmentConfig
-from latentseg.data import IGNORED
+from latentseg.data.images import IGNORED
 
 
 def random_view(
@@ -59,8 +59,8 @@ def _window(
     pixels: Tensor, size: list[int], window: tuple[int, int, int, int], flip: bool, how: InterpolationMode
 ) -> Tensor:
     scaled = functional.resize(pixels, size, how) if size != list(pixels.shape[-2:]) else pixels
-    cropped = functional.crop(scaled, *window)
-    return functional.horizontal_flip(cropped) if flip else cropped
+    cropped: Tensor = functional.crop(scaled, *window)
+    return cropped.flip(-1) if flip else cropped
 
 
 def _recolored(pixels: Tensor, augment: AugmentConfig, draws: list[float]) -> Tensor:
@@ -81,4 +81,5 @@ def _contrast(pixels: Tensor, factor: float) -> Tensor:
     """Blend with the mean grey. The mean is a sum of integers: the same for any number of threads."""
     grey = functional.rgb_to_grayscale(pixels)
     mean = float(grey.sum(dtype=torch.int64)) / grey.numel()
-    return (pixels * factor + mean * (1 - factor)).round().clamp(0, 255).to(torch.uint8)
+    blended: Tensor = pixels * factor + mean * (1 - factor)
+    return blended.round().clamp(0, 255).to(torch.uint8)

@@ -101,13 +101,14 @@ def _lite0(config: ModelConfig, pretrained: bool) -> Encoder:
 def lite0_state(file: str | None = None) -> dict[str, Tensor]:
     """ImageNet weights of EfficientNet-Lite0 under timm's names, classifier included.
 
-    The package's tensors have other names in the same order, so order and shape pair them.
+    The package's tensors have other names in the same order: order pairs them; the last part of the name
+    (weight, running_var) and the shape prove it.
 
     Args:
         file: A file of that package's layout or of timm's; null takes the one in the PyPI package.
 
     Raises:
-        UserError: Number or shape of the tensors differ.
+        UserError: Number, kind or shape of the tensors differ.
     """
     path = file or str(resources.files(_LITE0_PACKAGE) / "models" / _LITE0_FILE)
     given = read_state(path)
@@ -115,13 +116,16 @@ def lite0_state(file: str | None = None) -> dict[str, Tensor]:
     if set(given) == set(expected):  # timm's own file: names decide
         compare(given, expected, str(path))
         return given
-    shapes = [tuple(value.shape) for value in given.values()]
-    if shapes != [tuple(value.shape) for value in expected.values()]:
+    if _signature(given) != _signature(expected):
         raise UserError(
             f"{path} does not hold EfficientNet-Lite0: {len(given)} tensors, {len(expected)} expected, in "
             f"the order and shapes of timm's {_LITE0}; set model.weights=null for the packaged file"
         )
     return dict(zip(expected, given.values(), strict=True))
+
+
+def _signature(state: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(key.rpartition(".")[2], tuple(value.shape)) for key, value in state.items()]
 
 
 def _timm(config: ModelConfig, pretrained: bool) -> Encoder:

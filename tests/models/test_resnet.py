@@ -96,7 +96,7 @@ def test_wrong_stride_position_gives_another_output_and_no_error() -> None:
     mine, other = ours(images), torchvision_maps(theirs, images)
     torch.testing.assert_close(mine[0], other[0])
     assert mine[1].shape == other[1].shape
-    assert (mine[1] - other[1]).abs().max() > 0.1 * other[1].abs().max()
+    assert (mine[1] - other[1]).abs().max() > 0.1
 
 
 def test_place_of_the_stride_travels_in_the_state_dict() -> None:

@@ -16,7 +16,7 @@ from latentseg.models.segmenter import AsppHead, Fusion, Output, Segmenter, buil
 HALF = (0.5, 0.5, 0.5)
 
 
-def tiny(num_latent: int = 4, seed: int = 0, **options: object) -> Segmenter:
+def tiny(num_latent: int = 4, seed: int = 0, **options: str | bool) -> Segmenter:
     config = ModelConfig.model_validate(
         {"encoder": "deeplab_resnet50", "weights_kind": "none", "head": "aspp", "head_channels": 8} | options
     )
@@ -59,6 +59,8 @@ def test_cached_features_give_the_same(head: str) -> None:
     images = torch.rand(1, 3, 33, 41)
     direct, cached = segmenter(images), segmenter.decode(segmenter.encode(images), (33, 41))
     assert torch.equal(direct.semantic, cached.semantic)
+    assert direct.latent is not None
+    assert cached.latent is not None
     assert torch.equal(direct.latent, cached.latent)
 
 
@@ -66,7 +68,7 @@ def test_branches_are_apart() -> None:
     segmenter = tiny(head="light")
     segmenter(torch.rand(2, 3, 33, 33)).latent.sum().backward()
     assert all(parameter.grad is None for parameter in segmenter.semantic_head.parameters())
-    assert segmenter.encoder.net.conv1.weight.grad is not None
+    assert segmenter.get_parameter("encoder.net.conv1.weight").grad is not None
 
 
 def aspp_twin(x: Tensor, head: AsppHead) -> Tensor:
@@ -106,8 +108,8 @@ def test_aspp_starts_small_with_pytorchs_biases() -> None:
         assert 0 < conv.bias.abs().max() <= bound
 
 
-@pytest.mark.parametrize(("align", "corner"), [(True, True), (False, False)])
-def test_upsampling_follows_the_encoder(align: bool, corner: bool) -> None:
+@pytest.mark.parametrize("align", [True, False])
+def test_upsampling_follows_the_encoder(align: bool) -> None:
     torch.manual_seed(0)
     config = ModelConfig(head_channels=8, weights_kind="none")
     segmenter = Segmenter(pyramid(align), 3, 0, config).eval()
@@ -118,10 +120,7 @@ def test_upsampling_follows_the_encoder(align: bool, corner: bool) -> None:
     big = segmenter.decode(maps, (65, 65)).semantic
     expected = functional.interpolate(small, size=(65, 65), mode="bilinear", align_corners=align)
     assert torch.equal(big, expected)
-    inner = big[..., 32, 32] - (small[..., 3:5, 3:5].mean(dim=(-1, -2)) if not align else 0)
     assert segmenter.align_corners is align
-    assert torch.allclose(big[..., -1, -1], small[..., -1, -1])
-    assert corner or inner.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(("stride", "size"), [(4, 16), (8, 8)])
@@ -149,18 +148,21 @@ def statistics(segmenter: Segmenter) -> Tensor:
         ({"frozen": True, "batchnorm": "train"}, False, False, False),
     ],
 )
-def test_batchnorm_policies(options: dict[str, object], follows: bool, gamma_learns: bool, conv_learns: bool) -> None:
-    segmenter = tiny(head="light", **options)
+def test_batchnorm_policies(
+    options: dict[str, str | bool], follows: bool, gamma_learns: bool, conv_learns: bool
+) -> None:
+    segmenter = tiny(4, 0, head="light", **options)
     segmenter.eval()
     segmenter.train()  # the policy outlives a validation
     before = statistics(segmenter).clone()
     segmenter(torch.rand(2, 3, 33, 33)).semantic.sum().backward()
     assert torch.equal(statistics(segmenter), before) is not follows
-    net = segmenter.encoder.net
-    for parameter, learns in ((net.bn1.weight, gamma_learns), (net.layer4[0].bn3.bias, gamma_learns)):
-        assert parameter.requires_grad is learns
-        assert (parameter.grad is not None) is learns
-    assert (net.conv1.weight.grad is not None) is conv_learns
+    for name in ("bn1.weight", "layer4.0.bn3.bias", "layer2.0.downsample.1.weight"):
+        parameter = segmenter.get_parameter(f"encoder.net.{name}")
+        assert parameter.requires_grad is gamma_learns
+        assert (parameter.grad is not None) is gamma_learns
+    conv = segmenter.get_parameter("encoder.net.conv1.weight")
+    assert (conv.grad is not None) is conv_learns
     heads = [p for name, p in segmenter.named_parameters() if name.startswith(("semantic_head", "fusion"))]
     assert all(parameter.grad is not None for parameter in heads)
     names = {id(p): name for name, p in segmenter.named_parameters()}
@@ -179,7 +181,8 @@ def test_eval_puts_everything_into_eval() -> None:
 
 
 def test_frozen_features_carry_no_graph() -> None:
-    assert not tiny(frozen=True).encode(torch.rand(1, 3, 33, 33))[-1].requires_grad
+    images = torch.rand(1, 3, 33, 33, requires_grad=True)  # frozen parameters alone would keep a graph here
+    assert not tiny(frozen=True).encode(images)[-1].requires_grad
     assert tiny().encode(torch.rand(1, 3, 33, 33))[-1].requires_grad
     with torch.no_grad():
         assert not tiny().encode(torch.rand(1, 3, 33, 33))[-1].requires_grad

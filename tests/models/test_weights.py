@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import UserError
 from latentseg.models.encoders import Encoder
-from latentseg.models.resnet import STRIDES, DeepLabResNet
+from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, DeepLabResNet
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.models.weights import RECIPES, check_kind, load_weights, read_state
 
@@ -87,11 +87,7 @@ def test_kind_sets_scale_and_stride() -> None:
 
 
 def test_build_segmenter_sets_the_recipe_of_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        __import__("latentseg.models.encoders", fromlist=["x"]).DEEPLAB_LAYERS,
-        "deeplab_resnet50",
-        (1, 1, 1, 1),
-    )
+    monkeypatch.setitem(DEEPLAB_LAYERS, "deeplab_resnet50", (1, 1, 1, 1))
     for kind in ("coco", "caffe", "torchvision", "timm", "none"):
         config = config_for(kind, None, encoder="deeplab_resnet50")
         if kind in ("none", "timm"):
@@ -136,14 +132,14 @@ def test_class_count_of_the_coco_head(tmp_path: Path) -> None:
     without = config_for("coco", tmp_path / "file.pth", load_head=False)
     segmenter = tiny(without, num_classes=19)
     load_weights(segmenter, without)
-    assert torch.equal(segmenter.encoder.net.conv1.weight, resnet_file("coco")["conv1.weight"])
+    assert torch.equal(segmenter.state_dict()["encoder.net.conv1.weight"], resnet_file("coco")["conv1.weight"])
     light = config_for("coco", tmp_path / "file.pth", head="light", head_channels=8)
     with pytest.raises(UserError, match=r"model\.head=light.*model\.load_head=false"):
         load_weights(tiny(light), light)
 
 
 def ours(segmenter: nn.Module, file: Path) -> dict[str, Tensor]:
-    state = {f"segmenter.{key}": value for key, value in segmenter.state_dict().items()}
+    state = {f"segmenter.{key}": value.contiguous() for key, value in segmenter.state_dict().items()}
     state["method.cooccurrence"] = torch.ones(2, 2)
     save_file(state, file)
     return state

@@ -1,0 +1,252 @@
+"""How image and mask files become arrays, and what mask values and class ids stand for."""
+
+import colorsys
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from latentseg.errors import UserError
+
+IGNORED = 255
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+# fmt: off
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+# Official table: name -> (labelId, colour), in the order of the train ids.
+CITYSCAPES = {
+    "road": (7, (128, 64, 128)),
+    "sidewalk": (8, (244, 35, 232)),
+    "building": (11, (70, 70, 70)),
+    "wall": (12, (102, 102, 156)),
+    "fence": (13, (190, 153, 153)),
+    "pole": (17, (153, 153, 153)),
+    "traffic light": (19, (250, 170, 30)),
+    "traffic sign": (20, (220, 220, 0)),
+    "vegetation": (21, (107, 142, 35)),
+    "terrain": (22, (152, 251, 152)),
+    "sky": (23, (70, 130, 180)),
+    "person": (24, (220, 20, 60)),
+    "rider": (25, (255, 0, 0)),
+    "car": (26, (0, 0, 142)),
+    "truck": (27, (0, 0, 70)),
+    "bus": (28, (0, 60, 100)),
+    "train": (31, (0, 80, 100)),
+    "motorcycle": (32, (0, 0, 230)),
+    "bicycle": (33, (119, 11, 32)),
+}
+CITYSCAPES_LABEL_IDS = 34  # 0..33; those without a train id are ignored
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, by suffix, sorted; hidden files are left out."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by path without suffix, relative to it.
+
+    Raises:
+        UserError: Two files share a stem.
+    """
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {path} have the same stem; rename or remove one of them")
+        found[stem] = path
+    return found
+
+
+def listing(folder: Path) -> str:
+    """Names in a folder, shortened, for messages."""
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
+
+
+def read_rgb(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
+    """An image file as RGB, uint8, shape (H, W, 3).
+
+    16-bit grey is scaled to 8 bit (65535 becomes 255); transparent pixels are laid on white, as viewers do.
+    Masks carry no EXIF orientation: an image is read as stored if its mask fits the stored size, turned if it
+    fits the turned size, and turned if it has no mask.
+
+    Args:
+        path: The image.
+        mask: Its mask, of which only the size is read.
+
+    Raises:
+        UserError: A file is missing, no image, or truncated, or the sizes differ.
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image) if _must_turn(image, path, mask) else image
+        return np.array(_to_rgb(upright, path))
+
+
+def read_mask(path: Path) -> NDArray[np.integer[Any]]:
+    """Raw values of an index mask (palette or single channel), shape (H, W).
+
+    Raises:
+        UserError: The file is missing, truncated, a colour image, or of a format that alters values.
+    """
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        raise UserError(f"mask {path} is in a format that alters values; save masks as PNG, one class id per pixel")
+    with _opened(path) as mask:
+        if mask.mode not in {"P", "L", "1", "I"} and not mask.mode.startswith("I;16"):
+            raise UserError(
+                f"mask {path} is a colour image (mode {mask.mode}); masks hold one class id per pixel: save "
+                f"them as palette or single-channel PNG, and map other values with data.class_map"
+            )
+        return np.array(mask, dtype=np.uint8 if mask.mode in {"P", "L", "1"} else np.int32)
+
+
+def check_headers(path: Path, mask: Path | None) -> None:
+    """Open an image and its mask without decoding them; their sizes must agree.
+
+    Raises:
+        UserError: A file is missing or no image, or the sizes differ.
+    """
+    with _opened(path) as image:
+        _must_turn(image, path, mask)
+
+
+def data_folder(name: str | None, kind: str) -> Path:
+    """The root of a data set, which must be a folder with something in it."""
+    if name is None:
+        raise UserError(f"data.kind={kind} needs data.root, the folder of the data set")
+    root = Path(name).expanduser()
+    if not root.is_dir():
+        state = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root={root} {state}; give the folder of the data set")
+    if not any(root.iterdir()):
+        raise UserError(f"data.root={root} is empty; give the folder of the data set")
+    return root
+
+
+def voc_root(root: Path) -> Path:
+    """The folder that holds JPEGImages: the given one, or one up to two folders below."""
+    for depth in ("JPEGImages", "*/JPEGImages", "*/*/JPEGImages"):
+        found = sorted(path.parent for path in root.glob(depth) if path.is_dir())
+        if len(found) > 1:
+            raise UserError(f"data.root={root} holds several VOC sets: {', '.join(map(str, found))}; name one of them")
+        if found:
+            return found[0]
+    raise UserError(
+        f"data.root={root}: no JPEGImages in it or up to two folders below (kind voc); found {listing(root)}"
+    )
+
+
+def resized(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Scale an image (H, W, 3) by a factor, smoothly; always a new array."""
+    return _scaled(pixels, factor, Image.Resampling.BILINEAR)
+
+
+def resized_ids(ids: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Scale a map of ids (H, W) by a factor, taking the nearest pixel; always a new array."""
+    return _scaled(ids, factor, Image.Resampling.NEAREST)
+
+
+def _scaled(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) -> NDArray[np.uint8]:
+    if factor == 1.0:
+        return pixels.copy()
+    height, width = (max(1, round(size * factor)) for size in pixels.shape[:2])
+    return np.array(Image.fromarray(pixels).resize((width, height), how))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; add the file, or leave it out of the lists") from error
+    except UNREADABLE as error:
+        raise UserError(f"{path} has no readable image content ({error}); replace or remove the file") from error
+
+
+def _must_turn(image: Image.Image, path: Path, mask: Path | None) -> bool:
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels; only what stands before them counts here.
+    has_exif = image.format != "PNG" or "exif" in image.info
+    orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
+    if mask is None:
+        return bool(orientation != 1)
+    with _opened(mask) as opened:
+        wanted = opened.size
+    if wanted == image.size:
+        return False
+    if orientation in {5, 6, 7, 8} and wanted == image.size[::-1]:
+        return True
+    raise UserError(
+        f"image {path} is {image.size[0]}x{image.size[1]}, but its mask {mask} is {wanted[0]}x{wanted[1]} "
+        f"(width x height); a mask must have the size of its image"
+    )
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.clip(np.array(image, dtype=np.int32), 0, 65535)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UserError(f"image {path} holds floating-point values of unknown range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def value_table(values: dict[int, int], ignored: list[int], others: int) -> NDArray[np.int16]:
+    """Look-up table from mask value to class id, shape (257,).
+
+    Args:
+        values: Mask value -> class id.
+        ignored: Mask values without a label; they become 255, whatever `values` says.
+        others: What all other values become: 255 (ignored) or -1 (refused). Entry 256 stands for values that
+            do not fit a byte.
+    """
+    table = np.full(257, others, np.int16)
+    table[list(values)] = list(values.values())
+    table[ignored] = IGNORED
+    return table
+
+
+def distinct_palette(number: int) -> NDArray[np.uint8]:
+    """RGB colours that tell neighbouring ids apart, shape (number, 3); the golden ratio spreads the hues."""
+    colors = np.zeros((number, 3), np.uint8)
+    for i in range(number):
+        rgb = colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.9, 0.55)[i % 2], (0.95, 0.75, 0.55)[i % 3])
+        colors[i] = [round(255 * part) for part in rgb]
+    return colors
+
+
+def voc_color(value: int) -> tuple[int, int, int]:
+    """RGB colour of a VOC class: bits of its id, three at a time, fill each channel from the top."""
+    r, g, b = (sum((value >> 3 * k + channel & 1) << 7 - k for k in range(8)) for channel in range(3))
+    return r, g, b
+
+
+def class_palette(number: int, values: dict[int, int], colors: dict[int, tuple[int, int, int]]) -> NDArray[np.uint8]:
+    """Colour of each class: the layout's for its lowest mask value, or else one of `number` distinct colours."""
+    palette = distinct_palette(number)
+    for value in sorted(values, reverse=True):
+        if value in colors and values[value] < number:
+            palette[values[value]] = colors[value]
+    return palette
+
+
+def ranges(values: NDArray[np.int64]) -> str:
+    """Sorted values as text: 0..10, 255."""
+    groups = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(f"{group[0]}..{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups if len(group))

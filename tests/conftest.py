@@ -1,0 +1,67 @@
+"""Tiny data sets, made for each test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NAMES = ["ground", "thing", "sky"]
+
+
+def write_pair(image: Path, mask: Path | None, seed: int, size: tuple[int, int], classes: int) -> None:
+    """A random photograph, and a mask with `classes` values, the last ones rarer."""
+    rng = np.random.default_rng(seed)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(image)
+    if mask is not None:
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, classes, size, dtype=np.uint8)).save(mask)
+
+
+@pytest.fixture
+def folder_set(tmp_path: Path) -> Callable[..., Path]:
+    """Make a data set of the layout `folder` with three classes and return its root."""
+
+    def make(train: int = 6, val: int = 2, bare: int = 0, size: tuple[int, int] = (12, 16)) -> Path:
+        root = tmp_path / "set"
+        for split, number in (("train", train), ("val", val)):
+            for i in range(number):
+                mask = None if split == "train" and i < bare else root / "masks" / split / f"{i:02}.png"
+                write_pair(root / "images" / split / f"{i:02}.png", mask, 100 * len(split) + i, size, len(NAMES))
+        (root / "masks").mkdir(exist_ok=True)
+        (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def voc_set(tmp_path: Path) -> Callable[..., Path]:
+    """Make a data set of the layout `voc` and return the folder above VOCdevkit."""
+
+    def make(train: int = 4, val: int = 2, masks: str = "SegmentationClassAug") -> Path:
+        root = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        ids = {
+            "train": [f"2007_{i:06}" for i in range(train)],
+            "val": [f"2008_{i:06}" for i in range(val)],
+        }
+        for split, names in ids.items():
+            (lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+            for seed, name in enumerate(names):
+                write_pair(root / "JPEGImages" / f"{name}.jpg", root / masks / f"{name}.png", seed, (10, 14), 21)
+        return tmp_path / "voc"
+
+    return make
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets beside the repository; the test is skipped without it."""
+    folder = Path(__file__).parents[1] / "../shared/data"
+    if not folder.is_dir():
+        pytest.skip("no real data beside the repository")
+    return folder.resolve()

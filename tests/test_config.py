@@ -1,0 +1,297 @@
+"""Presets against the paper's numbers, and what is refused with which message."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from latentseg.config import (
+    Config,
+    check_config,
+    describe_options,
+    differences,
+    dump_config,
+    load_config,
+    option_names,
+    preset_names,
+    preset_summaries,
+    preset_text,
+)
+from latentseg.errors import UserError
+
+# Section 6 of the specification, and what the paper inherits from AdvSemiSeg (section 2).
+PAPER: dict[str, Any] = {
+    "seed": 0,
+    "device": "auto",
+    "precision": "32-true",
+    "validate_every": 0,
+    "validate_split": "val",
+    "data.labeled": "1/8",
+    "data.every_class": False,
+    "data.unlabeled": [],
+    "data.holdout": 0,
+    "data.classes": None,
+    "data.class_map": None,
+    "data.ignored_values": [255],
+    "data.resize": 1.0,
+    "augment.scale": (0.5, 1.5),
+    "augment.mirror": 0.5,
+    "augment.brightness": 0.0,
+    "augment.contrast": 0.0,
+    "augment.saturation": 0.0,
+    "augment.hue": 0.0,
+    "model.encoder": "deeplab_resnet101",
+    "model.weights_kind": "coco",
+    "model.head": "aspp",
+    "model.frozen": False,
+    "model.batchnorm": "follow",
+    "discriminator.width": 64,
+    "discriminator.downscale": 1,
+    "method.name": "latent",
+    "method.num_latent": 20,
+    "method.lambda_latent": 1.0,
+    "method.lambda_cons": 0.1,
+    "method.lambda_lbl_adv": 0.01,
+    "method.lambda_ulbl_adv": 0.001,
+    "method.ema_alpha": "dataset",
+    "optim.lr": 2.5e-4,
+    "optim.head_factor": 10.0,
+    "optim.momentum": 0.9,
+    "optim.weight_decay": 1e-4,
+    "optim.discriminator_lr": 1e-4,
+    "optim.betas": (0.9, 0.99),
+    "optim.power": 0.9,
+    "inference.mode": "whole",
+    "inference.scales": [1.0],
+    "inference.mirror": False,
+}
+VOC = PAPER | {
+    "steps": 20000,
+    "batch_size": 10,
+    "data.kind": "voc",
+    "data.train_list": "train_aug",
+    "data.masks": "SegmentationClassAug",
+    "augment.crop": (321, 321),
+    "model.load_head": True,
+    "method.consistency_start": 0.25,
+}
+CITYSCAPES = PAPER | {
+    "steps": 40000,
+    "batch_size": 2,
+    "data.kind": "cityscapes",
+    "augment.crop": (505, 505),
+    "model.load_head": False,
+    "method.consistency_start": 0.125,
+}
+
+
+def option(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize(("name", "expected"), [("voc", VOC), ("cityscapes", CITYSCAPES)])
+def test_paper_presets_have_the_papers_values(name: str, expected: dict[str, Any]) -> None:
+    config = load_config(name)
+    assert {key: option(config, key) for key in expected} == expected
+    assert config.method.consistency_start * config.steps == 5000
+
+
+def test_every_preset_loads_and_says_what_it_is_for() -> None:
+    assert preset_names() == ["animals", "camvid", "cityscapes", "scenes", "voc"]
+    assert all(preset_text(name).startswith("# ") for name in preset_names())
+    assert all(len(summary) > 20 for summary in preset_summaries().values())
+    kinds = {name: load_config(name).data.kind for name in preset_names()}
+    expected = {"animals": "voc", "camvid": "folder", "cityscapes": "cityscapes", "scenes": "scenes", "voc": "voc"}
+    assert kinds == expected
+
+
+def test_animals_maps_its_classes() -> None:
+    data = load_config("animals").data
+    assert data.classes == ["background", "cat", "cow", "dog", "horse", "person", "sheep"]
+    assert data.class_map == {0: 0, 8: 1, 10: 2, 12: 3, 13: 4, 15: 5, 17: 6}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("data.labeled=1/30", "data.labeled", "1/30"),
+        ("data.labeled=12", "data.labeled", 12),
+        ("data.labeled=0.125", "data.labeled", 0.125),
+        ("data.labeled=all", "data.labeled", "all"),
+        ("data.labeled=lists/first.txt", "data.labeled", "lists/first.txt"),
+        ("data.root=/data/a=b", "data.root", "/data/a=b"),
+        ("data.root=null", "data.root", None),
+        ("data.unlabeled=[one,two]", "data.unlabeled", ["one", "two"]),
+        ("data.class_map.3=1", "data.class_map", {3: 1}),
+        ("data.class_map={0: 0, 7: 1}", "data.class_map", {0: 0, 7: 1}),
+        ("augment.crop=[64,96]", "augment.crop", (64, 96)),
+        ("inference.scales=[0.5,1,1.5]", "inference.scales", [0.5, 1.0, 1.5]),
+        ("optim.lr=1e-3", "optim.lr", 1e-3),
+        ("optim.head_factor=3", "optim.head_factor", 3.0),
+        ("method.ema_alpha=0.01", "method.ema_alpha", 0.01),
+        ("method.ema_alpha=labeled", "method.ema_alpha", "labeled"),
+        ("model.frozen=false", "model.frozen", False),
+        ("steps=7", "steps", 7),
+    ],
+)
+def test_overrides(override: str, key: str, expected: Any) -> None:
+    value = option(load_config("scenes", [override]), key)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_an_override_replaces_a_list_and_the_last_one_wins() -> None:
+    config = load_config("camvid", ["data.classes=[a,b]", "seed=1", "seed=2"])
+    assert config.data.classes == ["a", "b"]
+    assert config.seed == 2
+
+
+def test_a_class_map_entry_joins_those_of_the_preset() -> None:
+    class_map = load_config("animals", ["data.class_map.3=0"]).data.class_map
+    assert class_map is not None
+    assert len(class_map) == 8
+    assert class_map[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.labled=1/8", r"unknown option data\.labled; did you mean data\.labeled\?"),
+        ("num_latent=3", r"unknown option num_latent; did you mean method\.num_latent\?"),
+        ("stps=3", r"unknown option stps; did you mean steps\?"),
+        ("steps.more=3", r"unknown option steps\.more; did you mean steps\?"),
+        ("zzz=3", r"^unknown option zzz$"),
+        ("steps=many", r"scenes: steps: .*integer \(value 'many'\)"),
+        ("steps=2.5", r"steps: .*integer \(value 2\.5\)"),
+        ("steps=true", r"steps: .*integer \(value True\)"),
+        ("steps=0", r"steps: .*greater than 0 \(value 0\)"),
+        ("seed=-1", r"seed: .*greater than or equal to 0 \(value -1\)"),
+        ("optim.lr=.inf", r"optim\.lr: .*finite"),
+        ("optim.lr=fast", r"optim\.lr: .*number \(value 'fast'\)"),
+        ("optim.betas=[0.9]", r"optim\.betas"),
+        ("optim.betas=[0.9,1.5]", r"optim\.betas: .*less than or equal to 1 \(value 1\.5\)"),
+        ("augment.mirror=1.5", r"augment\.mirror: .*less than or equal to 1"),
+        ("augment.scale=[1.5,0.5]", r"augment: scale \(1\.5, 0\.5\) must be \(lowest, highest\)"),
+        ("augment.crop=[64,0]", r"augment\.crop: .*greater than 0"),
+        ("inference.scales=[]", r"inference\.scales: .*at least 1"),
+        ("inference.overlap=1", r"inference\.overlap: .*less than 1"),
+        ("device=gpu", r"device: .*'auto', 'cpu', 'cuda' or 'mps' \(value 'gpu'\)"),
+        ("method.name=magic", r"method\.name: .*'supervised' or 'latent'"),
+        ("method.num_latent=1", r"method\.num_latent: .*greater than or equal to 2"),
+        ("method.ema_alpha=2", r"method\.ema_alpha"),
+        ("data.labeled=0", r'data\.labeled: must be a fraction .*, a number \(12\), "all", or a list file \(value 0\)'),
+        ("data.labeled=true", r"data\.labeled: must be .* \(value True\)"),
+        ("data.labeled=1.0", r"data\.labeled: must be .* \(value 1\.0\)"),
+        ("data.labeled=3/2", r"data\.labeled: must be .* \(value '3/2'\)"),
+        ("data.labeled=1/0", r"data\.labeled: must be .* \(value '1/0'\)"),
+        ("data.class_map.a=1", r"data\.class_map: .*integer"),
+        ("data.ignored_values=[256]", r"data\.ignored_values: .*255 \(value 256\)"),
+        ("data=3", r"data: "),
+        ("model.head=aspp", r"model\.head=aspp .* deeplab_resnet encoder, or model\.head=light for lite0"),
+        ("validate_split=holdout", r"validate_split=holdout needs data\.holdout > 0"),
+        ("steps", r"override 'steps' is not of the form key=value"),
+        ("=3", r"override '=3' is not of the form key=value"),
+        ("data.classes=[a", r"override 'data\.classes=\[a' cannot be read"),
+        ("data.root=${nothing}", r"cannot be read: .*nothing"),
+    ],
+)
+def test_refused_overrides(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config("scenes", [override])
+
+
+def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps: none\nmethod:\n  num_latnt: 3\noptim:\n  lr: -1\n")
+    with pytest.raises(UserError) as error:
+        load_config(path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{path}: steps: ")
+    assert lines[1] == "unknown option method.num_latnt; did you mean method.num_latent?"
+    assert lines[2].startswith("optim.lr: Input should be greater than 0")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [1\nseed: 2", "is not valid YAML"),
+        ("a: 1\na: 2", "is not valid YAML"),
+        ("- steps\n- seed", "pairs at the top, found list"),
+        ("steps", "unknown option steps|steps: "),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_config(path)
+
+
+def test_a_list_at_the_top_is_refused_with_overrides_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("- steps")
+    with pytest.raises(UserError, match="pairs at the top, found list"):
+        load_config(path, ["steps=3"])
+
+
+def test_missing_sources(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"neither a preset .* did you mean the preset cityscapes\?"):
+        load_config("cityscape")
+    with pytest.raises(UserError, match="neither a preset"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="no preset mine; there are animals, camvid"):
+        preset_text("mine")
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("")
+    assert load_config(tmp_path / "mine.yaml") == Config()
+
+
+@pytest.mark.parametrize("name", ["animals", "camvid", "cityscapes", "scenes", "voc"])
+def test_a_dumped_config_reads_back_equal(tmp_path: Path, name: str) -> None:
+    overrides = ["data.root='/a b: c/#d'", "data.unlabeled=['x y']", "optim.lr=1.2345678901234567e-05"]
+    config = load_config(name, overrides)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    again = load_config(tmp_path / "config.yaml")
+    assert again == config
+    assert differences(config, again) == []
+    assert again.data.root == "/a b: c/#d"
+
+
+def test_differences_name_the_keys_and_both_values() -> None:
+    ours = load_config("scenes", ["optim.lr=0.5", "data.class_map={1: 2}"])
+    lines = differences(ours, load_config("scenes", ["optim.lr=0.25"]))
+    assert "optim.lr: 0.5 here, 0.25 there" in lines
+    assert {line.split(":")[0] for line in lines} == {"optim.lr", "data.class_map.1"}
+
+
+def test_a_config_is_frozen() -> None:
+    config = load_config("scenes")
+    with pytest.raises(ValidationError, match="frozen"):
+        config.steps = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.optim.lr = 3.0
+
+
+def test_every_option_is_explained() -> None:
+    text = "\n".join(describe_options())
+    leaves = [name for name in option_names() if not any(other.startswith(f"{name}.") for other in option_names())]
+    assert len(leaves) > 60
+    for name in leaves:
+        line = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
+        assert not line.endswith("None"), f"{name} has no description"
+
+
+def test_check_config_takes_plain_values() -> None:
+    assert check_config({"steps": 3}, "here").steps == 3
+    with pytest.raises(UserError, match="here: expected `key: value` pairs at the top, found NoneType"):
+        check_config(None, "here")
