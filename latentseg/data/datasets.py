@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
+from latentseg.data import scenes
 from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
@@ -32,7 +33,6 @@ from latentseg.data.images import (
     read_rgb,
     resized,
     resized_ids,
-    scenes,
     value_table,
     voc_color,
     voc_root,
