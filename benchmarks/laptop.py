@@ -65,7 +65,7 @@ class Bench:
 
     def _steps_for_time_of_latent(self, seed: int) -> int:
         supervised, latent = self.cells[f"supervised | {seed}"], self.cells[f"latent | {seed}"]
-        return round(supervised["steps"] * latent["train_seconds"] / supervised["train_seconds"])
+        return int(supervised["steps"] * latent["train_seconds"] / supervised["train_seconds"])
 
     def summary(self, seeds: list[int]) -> str:
         """Mean, standard deviation, share of the label gap and paired difference, as a Markdown table."""
@@ -119,7 +119,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for seed in options.seeds:  # the last row needs the times of the first two
             first = [row for row in options.rows if not row.endswith("time of latent")]
-            list(pool.map(lambda row, seed=seed: bench.run(row, seed), first))  # type: ignore[misc]
+            list(pool.map(lambda row, seed=seed: bench.run(row, seed), first))
         late = [row for row in options.rows if row.endswith("time of latent")]
         list(pool.map(lambda cell: bench.run(*cell), [(row, seed) for row in late for seed in options.seeds]))
     print(bench.summary(options.seeds))

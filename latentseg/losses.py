@@ -1,6 +1,6 @@
 """The equations of the latent-class method, one pure function each.
 
-Sawatzky, Zatsarynna, Gall: Discovering Latent Classes for Semi-Supervised Semantic Segmentation
+Zatsarynna, Sawatzky, Gall: Discovering Latent Classes for Semi-Supervised Semantic Segmentation
 (arXiv:1912.12936). Sizes: N images, C semantic classes, L latent classes, H x W pixels. A loss is a mean over the
 pixels that count, and a differentiable 0 where none does. Half precision becomes float32; float64 stays.
 """
@@ -110,7 +110,7 @@ def consistency(
     """Cross-entropy in nats from the latent branch (the target) to the mapped semantic branch (the prediction).
 
     arXiv:1912.12936, Eq. 10, as a mean. No gradient reaches the target: the latent map teaches the semantic
-    branch (section 8 of the specification reads the paper's sentence after Eq. 10 so).
+    branch (docs/paper.md says why we read the sentence after Eq. 10 so).
 
     Args:
         latent_probs: S_l, shape (N, L, H, W).

@@ -187,7 +187,7 @@ def total(losses: Losses, step: int) -> Tensor:
 
 
 def decay(optimizers: dict[str, Optimizer], progress: float, power: float) -> None:
-    """Set all learning rates: polynomial decay from the initial rate to 0 (section 6 of the specification)."""
+    """Set all learning rates: polynomial decay from the initial rate to 0."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (1 - progress) ** power

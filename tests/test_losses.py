@@ -92,7 +92,7 @@ def test_conditional_entropy_gradient_is_exact_and_finite_at_zero(maps: dict[str
     with_zeros[1] = 0  # a class that this batch lacks
     with_zeros[:, 2] = 0  # a latent class that nothing uses
     with_zeros.requires_grad_()
-    conditional_entropy(with_zeros).backward()
+    torch.autograd.backward(conditional_entropy(with_zeros))
     assert with_zeros.grad is not None
     assert bool(torch.isfinite(with_zeros.grad).all())
 
@@ -101,7 +101,7 @@ def test_latent_term_trains_through_an_absent_class(maps: dict[str, Tensor]) -> 
     logits = maps["latent"].clone().requires_grad_()
     targets = maps["targets"].where(maps["targets"] != 1, 255)
     counts, count = latent_joint(logits.softmax(1), targets, C)
-    conditional_entropy(counts / count).backward()
+    torch.autograd.backward(conditional_entropy(counts / count))
     assert logits.grad is not None
     assert bool(torch.isfinite(logits.grad).all())
     assert float(logits.grad.abs().sum()) > 0
@@ -138,7 +138,7 @@ def test_consistency_teaches_the_semantic_branch_only(maps: dict[str, Tensor]) -
     latent = maps["latent"].clone().requires_grad_()
     semantic = maps["semantic"].clone().requires_grad_()
     given = latent_given_class(maps["matrix"])
-    consistency(latent.softmax(1), semantic_to_latent(semantic.softmax(1), given)).backward()
+    torch.autograd.backward(consistency(latent.softmax(1), semantic_to_latent(semantic.softmax(1), given)))
     assert latent.grad is None
     assert semantic.grad is not None
     assert float(semantic.grad.abs().sum()) > 0
@@ -148,7 +148,7 @@ def test_consistency_has_a_gradient_where_the_branches_disagree_most() -> None:
     """A clamp at 1e-5 would leave none here; a hard zero still gives a finite loss."""
     target = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
     mapped = torch.tensor([1e-9, 1.0]).view(1, 2, 1, 1).requires_grad_()
-    consistency(target, mapped).backward()
+    torch.autograd.backward(consistency(target, mapped))
     assert mapped.grad is not None
     assert float(mapped.grad[0, 0]) == pytest.approx(-1e9, rel=1e-4)
     assert math.isfinite(float(consistency(target, torch.tensor([0.0, 1.0]).view(1, 2, 1, 1))))
@@ -205,7 +205,7 @@ def test_no_valid_pixel_gives_a_differentiable_zero(maps: dict[str, Tensor]) -> 
         real_or_fake(semantic[:, :1], True, none_valid),
     ]
     assert [term.item() for term in terms] == [0, 0, 0, 0]
-    torch.stack(terms).sum().backward()
+    torch.autograd.backward(torch.stack(terms).sum())
     assert semantic.grad is not None
     assert latent.grad is not None
     assert float(semantic.grad.abs().sum() + latent.grad.abs().sum()) == 0

@@ -59,10 +59,10 @@ def latent(alpha: float = 0.25, start: int = 0, **weights: float) -> Latent:
 
 def run(method: nn.Module, nets: Networks, step: int = 0, backward: bool = True) -> dict[str, float]:
     parts: Iterator[Losses] = method(nets, batch(), step)
-    values = {}
+    values: dict[str, float] = {}
     for losses in parts:
         if backward:
-            torch.stack([term.weight * term.value for term in losses.terms.values()]).sum().backward()
+            torch.autograd.backward(torch.stack([term.weight * term.value for term in losses.terms.values()]).sum())
         values |= {name: float(term.value.detach()) for name, term in losses.terms.items()}
     return values
 
@@ -143,11 +143,11 @@ def test_the_segmenters_turn_leaves_the_discriminator_alone_and_the_reverse() ->
     segmenter, judge = nets["segmenter"], nets["discriminator"]
     parts = method(nets, batch(), 0)
     for _ in range(2):
-        torch.stack([term.weight * term.value for term in next(parts).terms.values()]).sum().backward()
+        torch.autograd.backward(torch.stack([term.weight * term.value for term in next(parts).terms.values()]).sum())
     assert all(parameter.grad is None for parameter in judge.parameters())
     before = [parameter.grad.clone() for parameter in segmenter.parameters() if parameter.grad is not None]
     assert len(before) == 4  # the two heads of both parts
-    torch.stack([term.weight * term.value for term in next(parts).terms.values()]).sum().backward()
+    torch.autograd.backward(torch.stack([term.weight * term.value for term in next(parts).terms.values()]).sum())
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in judge.parameters())
     after = [parameter.grad for parameter in segmenter.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True) if b is not None)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
-from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from latentseg.config import AugmentConfig
 from latentseg.data.images import IGNORED
@@ -20,7 +20,7 @@ def random_view(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scale, crop, mirror and recolour an image at random.
 
-    Section 6 of method.md. All random numbers are drawn in one fixed order whatever the options are, so switching
+    All random numbers are drawn in one fixed order whatever the options are, so switching
     one option leaves the others' outcome as it was.
 
     Args:

@@ -1,4 +1,4 @@
-"""The latent-class method: Sawatzky, Zatsarynna, Gall, arXiv:1912.12936, section 3."""
+"""The latent-class method: Zatsarynna, Sawatzky, Gall, arXiv:1912.12936, section 3."""
 
 from collections.abc import Iterator
 
@@ -52,7 +52,7 @@ class Latent(nn.Module):
         semantic, latent = nets["segmenter"](batch.images)
         labeled_probs = semantic.softmax(1)
         yield self._labeled(nets, batch.targets, semantic, labeled_probs, latent)  # Eq. 6
-        fakes = [(labeled_probs.detach(), labeled_valid)]
+        fakes: list[tuple[Tensor, Tensor | None]] = [(labeled_probs.detach(), labeled_valid)]
         del semantic, latent, labeled_probs  # the labelled graph is gone before the unlabelled one is built
 
         consistent = self.config.lambda_cons > 0 and step >= self.start

@@ -1,6 +1,6 @@
 """Pretrained weights: which kinds there are, what each means, and how a file of it is read.
 
-Weights carry their preprocessing and their stride position (section 2 of the method). A match of keys notices
+Weights carry their preprocessing and their stride position. A match of keys notices
 neither, so both come from the kind, `RECIPES`. The key map of a kind is complete: a file with a key that is
 missing, left over or of another shape is refused.
 """

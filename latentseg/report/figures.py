@@ -46,6 +46,6 @@ def image_grid(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     if legend:
-        patches = [Patch(color=color / 255.0, label=name) for name, color in legend]
+        patches = [Patch(color=tuple(color / 255.0), label=name) for name, color in legend]
         figure.legend(handles=patches, loc="outside lower center", ncols=7, frameon=False, fontsize=7)
     figure.savefig(path)
