@@ -13,6 +13,14 @@ IGNORE_INDEX = 255
 """Target value of a pixel without a label."""
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes: S_c or S_l from the logits of a branch, shape (N, K, H, W).
+
+    It keeps the memory order, where `logits.softmax(1)` copies channels-last maps twice.
+    """
+    return _at_least_float32(logits).movedim(1, -1).softmax(-1).movedim(-1, 1)
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean cross-entropy in nats over the labelled pixels.
 
@@ -23,7 +31,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) 
         targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
         count: What the sum is divided by; the number of labelled pixels if None.
     """
-    total = F.cross_entropy(_at_least_float32(logits), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    rows = _per_pixel(_at_least_float32(logits))
+    total = F.cross_entropy(rows, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
     return total / ((targets != IGNORE_INDEX).sum() if count is None else count).clamp(min=1)
 
 
@@ -120,7 +129,7 @@ def consistency(
     """
     target = _at_least_float32(latent_probs).detach()
     log_prediction = _at_least_float32(mapped_probs).clamp(min=1e-12).log()
-    return _mean(-(target * log_prediction).sum(1), valid, count)
+    return _mean(-torch.linalg.vecdot(target, log_prediction.to(target.dtype), dim=1), valid, count)
 
 
 def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:

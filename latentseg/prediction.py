@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from latentseg.config import InferenceConfig
-from latentseg.data.images import image_files
 from latentseg.data.datasets import IMAGE_SUFFIXES, distinct_palette, read_rgb, resized
+from latentseg.data.images import image_files
 from latentseg.errors import UserError
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.models.segmenter import Segmenter

@@ -180,7 +180,7 @@ def total(losses: Losses, step: int) -> Tensor:
     for name, term in losses.terms.items():
         if not bool(torch.isfinite(term.value)):
             raise UserError(
-                f"step {step + 1}: the term {name!r} of the {losses.network} is {float(term.value)}; training "
+                f"step {step + 1}: the term {name!r} of the {losses.network} is {term.value.item()}; training "
                 f"stopped. The last checkpoint is from before. Remedy: a lower optim.lr or a smaller weight of {name}"
             )
     return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()

@@ -15,6 +15,7 @@ from latentseg.losses import (
     cross_entropy,
     latent_given_class,
     latent_joint,
+    probabilities,
     real_or_fake,
     semantic_to_latent,
 )
@@ -50,7 +51,7 @@ class Latent(nn.Module):
             nets["discriminator"].requires_grad_(False)  # it judges the segmenter and learns nothing from that
         labeled_valid = batch.targets != IGNORE_INDEX
         semantic, latent = nets["segmenter"](batch.images)
-        labeled_probs = semantic.softmax(1)
+        labeled_probs = probabilities(semantic)
         yield self._labeled(nets, batch.targets, semantic, labeled_probs, latent)  # Eq. 6
         fakes: list[tuple[Tensor, Tensor | None]] = [(labeled_probs.detach(), labeled_valid)]
         del semantic, latent, labeled_probs  # the labelled graph is gone before the unlabelled one is built
@@ -58,7 +59,7 @@ class Latent(nn.Module):
         consistent = self.config.lambda_cons > 0 and step >= self.start
         if batch.unlabeled is not None and (consistent or self.config.lambda_ulbl_adv > 0):
             semantic, latent = nets["segmenter"](batch.unlabeled)
-            probs = semantic.softmax(1)
+            probs = probabilities(semantic)
             yield self._unlabeled(nets, batch.unlabeled_valid, probs, latent, consistent)  # Eq. 11
             fakes.append((probs.detach(), batch.unlabeled_valid))
             del semantic, latent, probs
@@ -69,7 +70,7 @@ class Latent(nn.Module):
 
     def _labeled(self, nets: Networks, targets: Tensor, semantic: Tensor, probs: Tensor, latent: Tensor) -> Losses:
         config = self.config
-        counts, pixels = latent_joint(latent.softmax(1), targets, semantic.shape[1])
+        counts, pixels = latent_joint(probabilities(latent), targets, semantic.shape[1])
         with torch.no_grad():  # Eq. 8
             self.cooccurrence.lerp_(counts.detach().to(self.cooccurrence.dtype), self.alpha)
         terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
@@ -91,7 +92,7 @@ class Latent(nn.Module):
             terms["adv_u"] = Term(config.lambda_ulbl_adv, loss)
         if consistent:
             mapped = semantic_to_latent(probs, latent_given_class(self.cooccurrence))
-            loss = consistency(latent.detach().softmax(1), mapped, valid=valid)
+            loss = consistency(probabilities(latent.detach()), mapped, valid=valid)
             terms["cons"] = Term(config.lambda_cons, loss)
         return Losses("segmenter", terms)
 

@@ -1,0 +1,137 @@
+"""What one step costs: the method against the bare network, and one real step of preset `voc`.
+
+    python benchmarks/step.py ratio     # camvid, animals, scenes: method / bare forward + backward, same images
+    python benchmarks/step.py voc       # ResNet-101, batch 10 + 10, crop 321, L = 20, adversarial: seconds, peak memory
+
+Images are random: their content does not change the cost. Data loading is left out. Results: benchmarks/step_*.json.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.optim import Optimizer
+
+from latentseg.config import Config, load_config
+from latentseg.data.batches import Batch
+from latentseg.data.splits import Split
+from latentseg.methods import Networks
+from latentseg.training import State, build_state, make_fabric, training_step
+
+HERE = Path(__file__).parent
+CLASSES = {"camvid": 11, "animals": 7, "scenes": 19, "voc": 21}
+
+
+def random_batch(config: Config, num_classes: int) -> Batch:
+    """A labelled and an unlabelled batch of the configured size."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.batch_size, *config.augment.crop)
+    images, unlabeled = (torch.rand(shape[0], 3, *shape[1:], generator=generator) for _ in range(2))
+    targets = torch.randint(0, num_classes, shape, generator=generator)
+    return Batch(images, targets, unlabeled, torch.ones(shape, dtype=torch.bool))
+
+
+def set_up(config: Config, num_classes: int) -> tuple[State, Fabric, Networks, dict[str, Optimizer]]:
+    """Networks as training builds them."""
+    state = build_state(config, num_classes, Split([], []))
+    fabric = make_fabric(config)
+    nets = Networks()
+    optimizers: dict[str, Any] = {}
+    for name, module in state.networks.items():
+        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
+    nets.train()
+    return state, fabric, nets, optimizers
+
+
+def bare(nets: Networks, batch: Batch) -> None:
+    """Forward and backward of the same segmenter on the same images, without any loss to speak of."""
+    assert batch.unlabeled is not None
+    for images in (batch.images, batch.unlabeled):
+        semantic, latent = nets["segmenter"](images)
+        torch.autograd.backward([semantic.mean(), latent.mean()])
+
+
+def median_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time functions in turns, so that a busy moment of the machine meets all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            began = time.process_time()
+            function()
+            if turn:  # the first turn warms up
+                seconds[name].append(time.process_time() - began)
+    return seconds
+
+
+def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
+    """Ratio of the step (forward, losses, backward, optimiser) to the bare network, without and with D."""
+    torch.set_num_threads(1)
+    row: dict[str, Any] = {}
+    for name, weights in (("latent", (0.0, 0.0)), ("latent+adv", (0.01, 0.001))):
+        options = [f"method.lambda_lbl_adv={weights[0]}", f"method.lambda_ulbl_adv={weights[1]}"]
+        config = load_config(preset, [*options, "method.ema_alpha=0.1", "method.consistency_start=0"])
+        state, fabric, nets, optimizers = set_up(config, CLASSES[preset])
+        batch = random_batch(config, CLASSES[preset])
+        seconds = median_seconds(
+            {
+                "bare": lambda nets=nets, batch=batch: bare(nets, batch),
+                "step": lambda s=state, f=fabric, n=nets, o=optimizers, b=batch: training_step(f, s.method, n, o, b, 9),
+            },
+            rounds,
+        )
+        ratios = [step / base for step, base in zip(seconds["step"], seconds["bare"], strict=True)]
+        row[name] = {
+            "ratio": round(statistics.median(ratios), 3),
+            "quartiles": [round(value, 3) for value in statistics.quantiles(ratios, n=4)],
+            "bare_cpu_seconds": round(statistics.median(seconds["bare"]), 3),
+        }
+    return row
+
+
+def measure_voc(precision: str) -> dict[str, Any]:
+    """Seconds of one warm step and peak memory of the process; weights are random (no file is at hand)."""
+    overrides = ["model.weights_kind=none", "method.consistency_start=0", "method.ema_alpha=0.001"]
+    config = load_config("voc", [*overrides, f"precision={precision}"])
+    state, fabric, nets, optimizers = set_up(config, CLASSES["voc"])
+    batch = random_batch(config, CLASSES["voc"])
+    seconds, terms = [], {}
+    for step in range(2):
+        began = time.perf_counter()
+        terms = training_step(fabric, state.method, nets, optimizers, batch, step)
+        seconds.append(round(time.perf_counter() - began, 1))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "seconds": seconds,
+        "peak_gb": round(peak, 2),
+        "threads": torch.get_num_threads(),
+        "terms": {name: round(float(value), 4) for name, value in terms.items()},
+    }
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["ratio", "voc"])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--precision", default="32-true")
+    options = parser.parse_args()
+    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    if options.what == "voc":
+        path, rows = HERE / f"step_voc_{options.precision}.json", {"voc": measure_voc(options.precision)}
+    else:
+        path = HERE / "step_ratio.json"
+        rows = {preset: measure_ratio(preset, options.rounds) for preset in ("camvid", "animals", "scenes")}
+    path.write_text(json.dumps({"machine": machine} | rows, indent=1) + "\n")
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

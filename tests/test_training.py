@@ -1,0 +1,495 @@
+"""The loop: bit for bit after a kill, its schedules and gradients, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from latentseg import training
+from latentseg.config import Config, load_config
+from latentseg.data.batches import Batch, batches
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
+from latentseg.errors import UserError
+from latentseg.losses import consistency
+from latentseg.methods import Losses, Networks, Term
+from latentseg.methods.latent import Latent
+from latentseg.runs import Run, open_run, read_metrics
+from latentseg.training import build_state, decay, make_fabric, total, train, training_step
+
+# A network of the real kind, from random weights, on views as small as the discriminator takes.
+TINY = [
+    "steps=6",
+    "batch_size=2",
+    "threads=1",
+    "device=cpu",
+    "log_every=1",
+    "checkpoint_every=2",
+    "validate_every=2",
+    "data.labeled=4",
+    "data.scenes.train=12",
+    "data.scenes.val=2",
+    "data.scenes.height=64",
+    "data.scenes.width=64",
+    "augment.crop=[32,32]",
+    "model.weights_kind=none",
+    "model.frozen=false",
+    "model.head_channels=16",
+    "discriminator.downscale=1",
+    "discriminator.width=8",
+    "method.lambda_lbl_adv=0.01",
+    "method.lambda_ulbl_adv=0.001",
+    "method.num_latent=5",
+]
+FIELDS = {"ce", "latent", "adv", "adv_u", "real", "fake"}
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config("scenes", [*TINY, *overrides])
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = read_metrics(folder)
+    for row in found:
+        row.pop("images_per_second", None)
+    return found
+
+
+def last_tensors(folder: Path) -> tuple[int, dict[str, Tensor]]:
+    checkpoints = open_run(folder).checkpoints
+    entry = checkpoints.last()
+    assert entry is not None
+    return entry.step, checkpoints.read(entry)
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """The same log, the same last and best checkpoint, to the last bit."""
+    assert rows(ours) == rows(theirs)
+    left, right = open_run(ours).checkpoints, open_run(theirs).checkpoints
+    for entry, other in ((left.last(), right.last()), (left.best(), right.best())):
+        assert entry is not None
+        assert other is not None
+        assert (entry.step, entry.miou) == (other.step, other.miou)
+        tensors, others = left.read(entry), right.read(other)
+        assert tensors.keys() == others.keys()
+        assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == []
+    files = [{path.name for path in (folder / "checkpoints").iterdir()} for folder in (ours, theirs)]
+    assert files[0] == files[1]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the latent-class method, adversarial terms on, that was never stopped."""
+    return train(tiny(), tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+def test_a_run_leaves_everything(whole_run: Path) -> None:
+    names = {"config.yaml", "classes.json", "environment.json", "split", "metrics.jsonl", "tensorboard", "checkpoints"}
+    assert {path.name for path in whole_run.iterdir()} == names
+    found = rows(whole_run)
+    assert [row["step"] for row in found if "ce" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in found if "val_miou" in row] == [2, 4, 6]
+    for row in found:
+        if "ce" in row:  # the consistency starts after a quarter of 6 steps
+            consistent = {"cons"} if row["step"] > 2 else set()
+            assert row.keys() == FIELDS | consistent | {"step", "effective_0.1", "effective_0.9"}
+    step, tensors = last_tensors(whole_run)
+    assert step == 6
+    parts = {".".join(name.split(".")[: 2 if name.startswith("optimizer") else 1]) for name in tensors}
+    assert parts == {"segmenter", "discriminator", "method", "optimizer.segmenter", "optimizer.discriminator"}
+    assert float(tensors["method.cooccurrence"].sum()) > 0
+    run = open_run(whole_run)
+    assert run.config == tiny()
+    assert (whole_run / "split" / "labeled.txt").read_text().count("\n") == 4
+    assert (whole_run / "split" / "unlabeled.txt").read_text().count("\n") == 8
+
+
+def test_the_log_is_strict_json(whole_run: Path) -> None:
+    """Absent classes are null there, not NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    for line in (whole_run / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_the_best_checkpoint_has_the_best_score(whole_run: Path) -> None:
+    best = open_run(whole_run).checkpoints.best()
+    assert best is not None
+    scores = {row["step"]: row["val_miou"] for row in rows(whole_run) if "val_miou" in row}
+    assert best.miou == max(scores.values())
+    assert scores[best.step] == best.miou
+
+
+class StoppedError(Exception):
+    """The end of a process, for tests in this one."""
+
+
+def on_call(number: int, function: Callable[..., Any], action: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The same function, except that the result of call `number` goes through `action`."""
+    calls = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = function(*args, **kwargs)
+        return action(result) if calls == number else result
+
+    return counted
+
+
+def stop(_result: Any) -> None:
+    raise StoppedError
+
+
+@pytest.mark.parametrize(("where", "call"), [("step", 4), ("validation", 3), ("first step", 1)])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int
+) -> None:
+    with monkeypatch.context() as patch:
+        owner, name = (training, "score_items") if where == "validation" else (training, "training_step")
+        patch.setattr(owner, name, on_call(call, getattr(owner, name), stop))
+        with pytest.raises(StoppedError):
+            train(tiny(), tmp_path / "run")
+    before = open_run(tmp_path / "run").checkpoints.last()
+    assert (before.step if before else 0) == {"step": 2, "validation": 4, "first step": 0}[where]
+    torch.manual_seed(99)  # nothing may depend on where the global generator stands
+    train(tiny(), tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from latentseg.cli import main
+
+replace = Path.replace
+
+def replace_or_die(self, target):
+    if target.name == "step_00000004.safetensors":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = replace_or_die
+main()
+"""
+
+
+def test_a_killed_process_goes_on_bit_for_bit(whole_run: Path, tmp_path: Path) -> None:
+    """`kill -9` while a checkpoint is being written: log, validation and best checkpoint of that step are there."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, "train", "scenes", *TINY, "--run", str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert rows(folder)[-1]["step"] == 4
+    assert (folder / "checkpoints" / ".step_00000004.safetensors.tmp").exists()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "ce": 1.')  # and a line that was cut off
+    assert last_tensors(folder)[0] == 2
+    train(tiny(), folder, resume=True)
+    assert_same_run(folder, whole_run)
+
+
+def test_a_term_that_is_not_finite_stops_the_run(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("latentseg.methods.latent.consistency", on_call(3, consistency, lambda loss: loss / 0))
+        with pytest.raises(UserError, match=r"step 5: the term 'cons' of the segmenter is inf; .* smaller weight of c"):
+            train(tiny(), tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run") if "ce" in row] == [1, 2, 3, 4]
+    train(tiny(), tmp_path / "run", resume=True)  # the last good checkpoint is whole
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+SUPERVISED = ["method.name=supervised", "steps=2", "validate_every=0", "data.scenes.val=1"]
+
+
+def test_a_learning_rate_that_is_too_high_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step [23]: the term 'ce' of the segmenter is (nan|inf); training stopped"):
+        train(tiny(*SUPERVISED, "steps=4", "optim.lr=1e30", "checkpoint_every=1"), tmp_path / "high")
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """No later term would tell: the update is the last one."""
+    with pytest.raises(UserError, match=r"step 1: segmenter\..* holds values that are not finite"):
+        train(tiny(*SUPERVISED, "steps=1", "optim.lr=1e20", "optim.weight_decay=1e30"), tmp_path / "run")
+    checkpoints = open_run(tmp_path / "run").checkpoints
+    assert checkpoints.last() is None
+    assert checkpoints.best() is None
+
+
+def test_workers_change_nothing(whole_run: Path, tmp_path: Path) -> None:
+    """A change of `workers` is allowed when a run goes on, too."""
+    train(tiny("workers=2"), tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_double_precision_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny("precision=64-true", "steps=3", "checkpoint_every=1", "data.scenes.val=1")
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "training_step", on_call(3, training_step, stop))
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    tensors = last_tensors(tmp_path / "run")[1]
+    assert tensors["segmenter.semantic_head.classify.weight"].dtype == torch.float64
+    assert tensors["optimizer.segmenter.0.momentum_buffer"].dtype == torch.float64
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    train(tiny("precision=bf16-mixed", "steps=2", "data.scenes.val=1"), tmp_path / "run")
+    assert last_tensors(tmp_path / "run")[1]["segmenter.semantic_head.classify.weight"].dtype == torch.float32
+
+
+def test_resume_starts_a_run_that_has_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(*SUPERVISED)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config").mkdir()
+    first = train(config, tmp_path / "missing" / "folder", resume=True)
+    (tmp_path / "config" / "config.yaml").write_text((first.folder / "config.yaml").read_text())
+    for name in ("empty", "config"):
+        train(config, tmp_path / name, resume=True)
+        assert_same_run(tmp_path / name, first.folder)
+    assert "steps 0 to 2" in capsys.readouterr().err
+
+
+def test_a_finished_run_stays_as_it_is(whole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [whole_run / "metrics.jsonl", *(whole_run / "checkpoints").iterdir()]
+    before = {path: path.read_bytes() for path in paths}
+    train(tiny("workers=1", "log_every=3", "checkpoint_every=5"), whole_run, resume=True)  # none changes the result
+    assert {path: path.read_bytes() for path in before} == before
+    assert "steps 6 to 6" in capsys.readouterr().err
+
+
+def test_what_is_there_is_not_overwritten(whole_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not empty: --resume goes on"):
+        train(tiny(), whole_run)
+    with pytest.raises(UserError, match=r"another configuration \(optim\.lr: 0\.5 here, 0\.004 there\)"):
+        train(tiny("optim.lr=0.5"), whole_run, resume=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds no run"):
+        train(tiny(), tmp_path / "notes", resume=True)
+    with pytest.raises(UserError, match="is not empty"):
+        train(tiny(), tmp_path / "notes")
+    with pytest.raises(UserError, match=r"a\.txt is a file; name a folder"):
+        train(tiny(), tmp_path / "notes" / "a.txt")
+    with pytest.raises(UserError, match=r"cannot create .*: .*a\.txt is not a folder that you may write to"):
+        train(tiny(), tmp_path / "notes" / "a.txt" / "run")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+
+def test_a_changed_data_set_is_noticed(tmp_path: Path) -> None:
+    config = tiny(*SUPERVISED, "steps=1")
+    run = train(config, tmp_path / "run")
+    (run.folder / "split" / "labeled.txt").write_text("train/0\n")
+    with pytest.raises(UserError, match="the data set has changed since"):
+        train(config, run.folder, resume=True)
+    assert (run.folder / "split" / "labeled.txt").read_text() == "train/0\n"
+    assert not (run.folder / "split-now").exists()
+
+
+def test_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device=cuda"):
+        train(tiny("device=cuda"), tmp_path / "run")
+    with pytest.raises(UserError, match="nothing to resume: name the run folder"):
+        train(tiny(), resume=True)
+    with pytest.raises(UserError, match="13 labelled"):
+        train(tiny("data.labeled=13"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_get_free_names_and_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny(*SUPERVISED, "steps=1", "data.labeled=1", "seed=3")
+    assert [train(config).folder.name for _ in range(2)] == ["scenes-supervised-s3", "scenes-supervised-s3-2"]
+    assert "note: 1 labelled images are fewer than a batch (2): they repeat within it" in capsys.readouterr().err
+
+
+def test_all_labels_need_no_unlabelled_stream(tmp_path: Path) -> None:
+    run = train(tiny("data.labeled=all", "steps=2", "data.scenes.val=1"), tmp_path / "run")
+    first = rows(run.folder)[0]
+    assert first.keys() == FIELDS - {"adv_u"} | {"step", "effective_0.1", "effective_0.9"}
+
+
+def state_of(config: Config) -> training.State:
+    split = draw_split(open_dataset(config.data), config.data, config.seed)
+    torch.manual_seed(config.seed)
+    return build_state(config, 19, split)
+
+
+def test_methods_start_from_equal_weights_and_see_equal_labels() -> None:
+    configs = [tiny(), tiny("method.name=supervised")]
+    latent, supervised = (state_of(config).segmenter.state_dict() for config in configs)
+    assert {key for key in latent if key not in supervised} == {key for key in latent if "latent_head" in key}
+    assert [key for key in supervised if not torch.equal(latent[key], supervised[key])] == []
+    other = state_of(tiny("seed=1")).segmenter.state_dict()
+    assert not torch.equal(other["semantic_head.classify.weight"], latent["semantic_head.classify.weight"])
+
+    streams: list[list[Batch]] = []
+    for config, unlabeled in zip(configs, (True, False), strict=True):
+        dataset = open_dataset(config.data)
+        split = draw_split(dataset, config.data, config.seed)
+        mean = (0.5, 0.5, 0.5)
+        streams.append([batch for _, batch in batches(dataset, split, config, mean, unlabeled=unlabeled)])
+    for with_unlabeled, without in zip(*streams, strict=True):
+        assert torch.equal(with_unlabeled.images, without.images)
+        assert torch.equal(with_unlabeled.targets, without.targets)
+        assert with_unlabeled.unlabeled is not None
+        assert without.unlabeled is None
+
+
+def test_without_its_terms_the_method_is_the_baseline(tmp_path: Path) -> None:
+    off = [f"method.lambda_{name}=0" for name in ("latent", "cons", "lbl_adv", "ulbl_adv")]
+    latent = train(tiny(*off, "steps=4", "data.scenes.val=1"), tmp_path / "latent").folder
+    supervised = train(tiny("method.name=supervised", "steps=4", "data.scenes.val=1"), tmp_path / "supervised").folder
+    assert [row.get("ce") for row in rows(latent)] == [row.get("ce") for row in rows(supervised)]
+    assert [row.get("val_iou") for row in rows(latent)] == [row.get("val_iou") for row in rows(supervised)]
+    left, right = last_tensors(latent)[1], last_tensors(supervised)[1]
+    assert "discriminator.layers.0.weight" not in left
+    names = [name for name in right if name.startswith("segmenter.")]
+    assert [name for name in names if not torch.equal(left[name], right[name])] == []
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (1, 0.9**0.9), (5, 0.5**0.9), (9, 0.1**0.9)])
+def test_rates_decay_polynomially(step: int, factor: float) -> None:
+    config = tiny("optim.lr=0.01", "optim.discriminator_lr=0.002", "optim.power=0.9")
+    optimizers = state_of(config).optimizers
+    for _ in range(2):  # from the initial rates, not from the last ones
+        decay(optimizers, step / 10, config.optim.power)
+    rates = [group["lr"] for name in ("segmenter", "discriminator") for group in optimizers[name].param_groups]
+    assert rates == pytest.approx([0.01 * factor, 0.1 * factor, 0.002 * factor], rel=1e-12)
+
+
+def test_the_loop_applies_the_rate_of_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def note(*args: Any) -> dict[str, Tensor]:
+        seen.append(args[3]["segmenter"].param_groups[0]["lr"])
+        return training_step(*args)
+
+    monkeypatch.setattr(training, "training_step", note)
+    train(tiny(*SUPERVISED, "steps=3", "optim.lr=0.001", "optim.power=0.5"), tmp_path / "run")
+    assert seen == pytest.approx([0.001, 0.001 * (2 / 3) ** 0.5, 0.001 * (1 / 3) ** 0.5], rel=1e-12)
+
+
+def test_heads_learn_ten_times_faster() -> None:
+    state = state_of(tiny())
+    encoder, heads = state.optimizers["segmenter"].param_groups
+    assert heads["lr"] == pytest.approx(10 * encoder["lr"])
+    assert (encoder["momentum"], encoder["weight_decay"], heads["weight_decay"]) == (0.9, 1e-4, 1e-4)
+    adam = state.optimizers["discriminator"].param_groups[0]
+    assert (adam["lr"], adam["betas"]) == (1e-4, (0.9, 0.99))
+    ids = [id(parameter) for group in (encoder, heads) for parameter in group["params"]]
+    trained = [id(parameter) for parameter in state.segmenter.parameters() if parameter.requires_grad]
+    assert sorted(ids) == sorted(trained)
+    named = {id(parameter): name for name, parameter in state.segmenter.named_parameters()}
+    assert all(named[id(parameter)].startswith("encoder.") for parameter in encoder["params"])
+    assert not any(named[id(parameter)].startswith("encoder.") for parameter in heads["params"])
+
+
+def test_a_frozen_encoder_does_not_change(tmp_path: Path) -> None:
+    config = tiny("model.frozen=true", "steps=2", "data.scenes.val=1")
+    before = state_of(config).segmenter.state_dict()
+    train(config, tmp_path / "run")
+    after = last_tensors(tmp_path / "run")[1]
+    for name, value in before.items():
+        same = torch.equal(value, after[f"segmenter.{name}"])
+        assert same == name.startswith(("encoder.", "pixel_")), name
+
+
+class Parts(nn.Module):
+    """Two parts for one network and one for another."""
+
+    uses_unlabeled = False
+
+    def terms(self, nets: nn.ModuleDict, batch: Batch) -> list[Losses]:
+        first, second = (nets["segmenter"](batch.images * scale).square() for scale in (1, 3))
+        other = nets["discriminator"](batch.images).exp().mean()
+        return [
+            Losses("segmenter", {"a": Term(2.0, first.mean()), "b": Term(0.5, first.sum())}),
+            Losses("segmenter", {"c": Term(0.1, second.mean())}),
+            Losses("discriminator", {"d": Term(1.0, other)}),
+        ]
+
+    def forward(self, nets: Networks, batch: Batch, _step: int) -> Iterator[Losses]:
+        yield from self.terms(nets, batch)
+
+    def summary(self) -> dict[str, float]:
+        return {}
+
+
+def test_one_step_is_one_step_along_the_gradient_of_the_sum() -> None:
+    torch.manual_seed(0)
+    nets = Networks({name: nn.Linear(3, 2).double() for name in ("segmenter", "discriminator")})
+    optimizers: dict[str, Any] = {name: SGD(net.parameters(), lr=0.01) for name, net in nets.items()}
+    fabric = make_fabric(tiny("precision=64-true"))
+    for step in range(2):  # a second one shows that gradients start from 0
+        batch = Batch(torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64))
+        summed = torch.stack([t.weight * t.value for part in Parts().terms(nets, batch) for t in part.terms.values()])
+        gradients = torch.autograd.grad(summed.sum(), list(nets.parameters()))
+        expected = [p.detach() - 0.01 * g for p, g in zip(nets.parameters(), gradients, strict=True)]
+        values = training_step(fabric, Parts(), nets, optimizers, batch, step)
+        for parameter, wanted in zip(nets.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.detach(), wanted, rtol=0, atol=1e-12)
+        assert list(values) == ["a", "b", "c", "d"]
+        assert not any(value.requires_grad for value in values.values())
+
+
+def test_the_methods_parts_add_up_to_the_gradient_of_the_sum() -> None:
+    """Eqs. 6, 11 and 12 of the real method, whose discriminator is switched on and off between the parts."""
+    config = tiny("method.consistency_start=0", "model.batchnorm=frozen")
+    dataset = open_dataset(config.data)
+    split = draw_split(dataset, config.data, config.seed)
+    _, batch = next(batches(dataset, split, config, (0.5, 0.5, 0.5)))
+    gradients: list[list[Tensor | None]] = []
+    for at_once in (True, False):
+        state = state_of(config)
+        nets = Networks(state.networks)
+        assert isinstance(state.method, Latent)
+        parts = list(state.method(nets, batch, 0)) if at_once else []
+        if at_once:
+            torch.autograd.backward(torch.stack([total(part, 0) for part in parts]).sum())
+        else:
+            optimizers: dict[str, Any] = {name: SGD(net.parameters(), lr=0.0) for name, net in nets.items()}
+            training_step(make_fabric(config), state.method, nets, optimizers, batch, 0)
+        gradients.append([parameter.grad for parameter in nets.parameters()])
+    compared = 0
+    for left, right in zip(*gradients, strict=True):
+        assert (left is None) == (right is None)
+        if left is not None and right is not None:
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+            compared += bool(left.abs().sum() > 0)
+    assert compared > 50
+
+
+def test_total_names_the_term_and_the_network() -> None:
+    losses = Losses("discriminator", {"real": Term(0.5, torch.tensor(1.0)), "fake": Term(0.0, torch.tensor(torch.nan))})
+    with pytest.raises(UserError, match="step 8: the term 'fake' of the discriminator is nan"):
+        total(losses, 7)
+    assert float(total(Losses("segmenter", {"a": Term(2.0, torch.tensor(3.0))}), 0)) == 6.0
+
+
+def test_the_environment_is_written_down(whole_run: Path) -> None:
+    values = json.loads((whole_run / "environment.json").read_text())
+    assert values["packages"]["torch"] == metadata.version("torch")
+    assert values["cores"] == os.cpu_count()
+    run = Run(whole_run, tiny(), (), open_run(whole_run).palette)
+    assert run.checkpoints.folder == whole_run / "checkpoints"
