@@ -13,6 +13,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,11 @@ def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
         config = load_config(preset, [*options, "method.ema_alpha=0.1", "method.consistency_start=0"])
         state, fabric, nets, optimizers = set_up(config, CLASSES[preset])
         batch = random_batch(config, CLASSES[preset])
-        seconds = median_seconds(
-            {
-                "bare": lambda nets=nets, batch=batch: bare(nets, batch),
-                "step": lambda s=state, f=fabric, n=nets, o=optimizers, b=batch: training_step(f, s.method, n, o, b, 9),
-            },
-            rounds,
-        )
+        functions: dict[str, Callable[[], object]] = {
+            "bare": partial(bare, nets, batch),
+            "step": partial(training_step, fabric, state.method, nets, optimizers, batch, 9),
+        }
+        seconds = median_seconds(functions, rounds)
         ratios = [step / base for step, base in zip(seconds["step"], seconds["bare"], strict=True)]
         row[name] = {
             "ratio": round(statistics.median(ratios), 3),

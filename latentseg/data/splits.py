@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
-from latentseg.data.images import IGNORED, image_files
 from latentseg.data.datasets import Dataset, Item
+from latentseg.data.images import IGNORED, image_files
 from latentseg.errors import UserError
 
 

@@ -2,15 +2,13 @@
 
 from math import ceil
 
-from torch import nn
-
 from latentseg.config import Config
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
 from latentseg.methods.supervised import Supervised
 
 
-def build_method(config: Config, num_classes: int, num_labeled: int, num_images: int) -> nn.Module:
+def build_method(config: Config, num_classes: int, num_labeled: int, num_images: int) -> Method:
     """Build the method that the configuration names.
 
     Args:

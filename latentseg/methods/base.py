@@ -6,7 +6,6 @@ the matrix M) is kept in buffers, which the checkpoint holds.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -38,14 +37,16 @@ class Losses:
     """Terms by name; the same name is used in the log."""
 
 
-class Method(Protocol):
-    """The contract: an nn.Module that is called once per step."""
+class Method(nn.Module):
+    """The contract: called once per step; its buffers are in the checkpoint."""
 
     uses_unlabeled: bool
     """Whether batches need unlabelled images."""
 
-    def __call__(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
+    def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the losses of step `step` (0-based), each with a fresh graph."""
+        raise NotImplementedError
 
     def summary(self) -> dict[str, float]:
         """Figures about the method's state for the log."""
+        return {}

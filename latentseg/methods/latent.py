@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from latentseg.config import MethodConfig
@@ -19,10 +19,10 @@ from latentseg.losses import (
     real_or_fake,
     semantic_to_latent,
 )
-from latentseg.methods.base import Losses, Networks, Term
+from latentseg.methods.base import Losses, Method, Networks, Term
 
 
-class Latent(nn.Module):
+class Latent(Method):
     """Learns latent classes on labelled images; on unlabelled ones their map teaches the semantic branch.
 
     Each weight may be 0: its term is then left out, with every forward pass that only it needs.
