@@ -46,11 +46,12 @@ def train(
 
     For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     """
-    from latentseg.training import train as run_training  # noqa: PLC0415 - PyTorch is slow to import; --help is not
-
     if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    result = run_training(load_config(source, overrides or []), run, resume)
+    config = load_config(source, overrides or [])
+    from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
+
+    result = run_training(config, run, resume)
     console.print(f"run folder: {result.folder}", markup=False, highlight=False)
 
 
@@ -156,6 +157,7 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
+        raise

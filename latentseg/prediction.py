@@ -100,7 +100,8 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
         Number of images.
 
     Raises:
-        UserError: A path is missing, a folder holds no image, an image is unreadable, or a result exists.
+        UserError: A path is missing, a folder holds no image, or a result exists; or, after all others are predicted,
+            the images that cannot be read.
     """
     jobs = list(_jobs(paths))
     kinds = KINDS if model.segmenter.num_latent else KINDS[:2]
@@ -112,13 +113,23 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
         for path in (_result(out, kind, name) for kind in kinds):
             if path.exists():
                 raise UserError(f"{path} exists and is not overwritten: name another folder with --out")
+    broken: list[str] = []
     for source, name in track(jobs, "predicting"):
-        _write(model, source, out, name)
+        try:
+            pixels = read_rgb(source)
+        except UserError as error:
+            broken.append(str(error))
+        else:
+            _write(model, pixels, out, name)
+    if broken:
+        raise UserError(
+            f"{len(broken)} of {len(jobs)} images cannot be read; the others are in {out}:\n  - "
+            + "\n  - ".join(broken[:10])
+        )
     return len(jobs)
 
 
-def _write(model: Model, source: Path, out: Path, name: Path) -> None:
-    pixels = read_rgb(source)
+def _write(model: Model, pixels: NDArray[np.uint8], out: Path, name: Path) -> None:
     prediction = model.predict(pixels)
     palette = model.run.palette
     color = palette[prediction.labels].astype(np.uint16)

@@ -22,39 +22,56 @@ LINE_SECONDS = 15.0
 console = Console(stderr=True, soft_wrap=True)
 
 
+class _Lines:
+    """Without a terminal: a line now and then, with the time left."""
+
+    def __init__(self, start: int) -> None:
+        self.began = self.last = time.monotonic()
+        self.start = start
+
+    def show(self, what: str, done: int, total: int | None, figures: str = "") -> None:
+        now = time.monotonic()
+        if console.is_terminal or (now - self.last < LINE_SECONDS and done != total):
+            return
+        if done == total and now - self.began < LINE_SECONDS and not figures:
+            return  # too short to speak of
+        self.last = now
+        speed = (now - self.began) / max(1, done - self.start)
+        left = f"  {speed * (total - done):.0f} s left" if total is not None else ""
+        console.print(f"{what} {done}/{total or '?'}  {figures}{left}", highlight=False, markup=False)
+
+
 @contextmanager
 def track_steps(steps: int, start: int) -> Iterator[Callable[[int, dict[str, float], float], None]]:
     """Show training steps. Yields `show(done, losses by name, images per second)`."""
-    began = time.monotonic()
-    last_line = began
-
-    def text(figures: dict[str, float], rate: float) -> str:
-        return "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + f"  {rate:.1f} images/s"
-
+    lines = _Lines(start)
     with _bar("training") as bar:
         task = bar.add_task("training", total=steps, completed=start, figures="")
 
         def show(done: int, figures: dict[str, float], rate: float) -> None:
-            nonlocal last_line
-            bar.update(task, completed=done, figures=text(figures, rate))
-            now = time.monotonic()
-            if not console.is_terminal and (now - last_line > LINE_SECONDS or done == steps):
-                last_line = now
-                left = (now - began) / max(1, done - start) * (steps - done)
-                line = f"step {done}/{steps}  {text(figures, rate)}  {left:.0f} s left"
-                console.print(line, highlight=False, markup=False)
+            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + f"  {rate:.1f} images/s"
+            bar.update(task, completed=done, figures=text)
+            lines.show("step", done, steps, text)
 
         yield show
 
 
-def track(things: Iterable[Thing], what: str) -> Iterator[Thing]:
-    """Yield the things one by one, with progress and the time left."""
-    count = len(things) if isinstance(things, Sized) else None
+def track(things: Iterable[Thing], what: str, count: int | None = None) -> Iterator[Thing]:
+    """Yield the things one by one, with progress and the time left.
+
+    Args:
+        things: What to go through.
+        what: A word for it.
+        count: How many there are; asked of the things if None.
+    """
+    total = len(things) if count is None and isinstance(things, Sized) else count
+    lines = _Lines(0)
     with _bar(what) as bar:
-        task = bar.add_task(what, total=count, figures="")
-        for thing in things:
+        task = bar.add_task(what, total=total, figures="")
+        for done, thing in enumerate(things, start=1):
             yield thing
             bar.advance(task)
+            lines.show(what, done, total)
 
 
 def _bar(what: str) -> Progress:

@@ -133,7 +133,8 @@ def _sgd(segmenter: Segmenter, optim: OptimConfig) -> SGD:
 
 
 def _resume(state: State, run: Run) -> None:
-    run.checkpoints.drop_later_best(entry.step if (entry := run.checkpoints.last()) else 0)
+    entry = run.checkpoints.last()
+    run.checkpoints.drop_later_best(entry.step if entry else 0)
     if entry:
         state.load(run.checkpoints.read(entry))
 

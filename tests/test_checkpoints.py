@@ -276,9 +276,8 @@ def optimizer_of(name: str, module: nn.Module) -> Optimizer:
     if name == "adam":
         return Adam([{"params": list(module.parameters()), "initial_lr": 0.01}], lr=0.01, betas=(0.9, 0.99))
     parameters = list(module.parameters())
-    return SGD(
-        [{"params": parameters[:1], "lr": 0.01}, {"params": parameters[1:]}], lr=0.1, momentum=0.9, weight_decay=1e-4
-    )
+    groups: list[dict[str, Any]] = [{"params": parameters[:1], "lr": 0.01}, {"params": parameters[1:]}]
+    return SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
 def steps(module: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:

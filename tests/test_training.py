@@ -22,7 +22,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.losses import consistency
-from latentseg.methods import Losses, Networks, Term
+from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
 from latentseg.runs import Run, open_run, read_metrics
 from latentseg.training import build_state, decay, make_fabric, total, train, training_step
@@ -415,7 +415,7 @@ def test_a_frozen_encoder_does_not_change(tmp_path: Path) -> None:
         assert same == name.startswith(("encoder.", "pixel_")), name
 
 
-class Parts(nn.Module):
+class Parts(Method):
     """Two parts for one network and one for another."""
 
     uses_unlabeled = False
@@ -431,9 +431,6 @@ class Parts(nn.Module):
 
     def forward(self, nets: Networks, batch: Batch, _step: int) -> Iterator[Losses]:
         yield from self.terms(nets, batch)
-
-    def summary(self) -> dict[str, float]:
-        return {}
 
 
 def test_one_step_is_one_step_along_the_gradient_of_the_sum() -> None:

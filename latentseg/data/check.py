@@ -1,6 +1,5 @@
 """The check before a run: every file that it will read is opened first."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -8,6 +7,7 @@ from latentseg.data.datasets import Dataset, Item
 from latentseg.data.images import IGNORED, check_headers
 from latentseg.data.splits import Split
 from latentseg.errors import UserError
+from latentseg.progress import track
 
 SHOWN = 10
 
@@ -17,7 +17,6 @@ def check_data(
     split: Split,
     eval_items: list[Item],
     mode: Literal["full", "quick"] = "full",
-    report: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Open what a run will read; drawn scenes have no files and are left out.
 
@@ -26,7 +25,6 @@ def check_data(
         split: Labelled images are checked with their masks, unlabelled ones alone.
         eval_items: Images to be scored, checked with their masks.
         mode: full: decode everything. quick: decode the labelled masks, and read the headers of the rest.
-        report: Called with the number of files done and their total.
 
     Returns:
         Notes: labelled images all of whose pixels are ignored.
@@ -49,11 +47,10 @@ def check_data(
     problems: list[str] = []
     blank: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        for done, (job, (problem, is_blank)) in enumerate(zip(jobs, pool.map(check, jobs), strict=True), start=1):
+        results = zip(jobs, pool.map(check, jobs), strict=True)
+        for job, (problem, is_blank) in track(results, "checking files", len(jobs)):
             problems += [problem] if problem else []
             blank += [job[0].id] if is_blank else []
-            if report:
-                report(done, len(jobs))
     if problems:
         raise UserError(_list_problems(problems, len(jobs)))
     return _blank_notes(blank, len(split.labeled))

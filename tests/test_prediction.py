@@ -1,0 +1,246 @@
+"""Predict from Python and from folders: ids, pictures, paths, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from latentseg.config import InferenceConfig, load_config
+from latentseg.data.datasets import distinct_palette
+from latentseg.errors import UserError
+from latentseg.prediction import Model, load, predict
+from latentseg.training import train
+
+OPTIONS = [
+    "data.labeled=2",
+    "data.scenes.train=4",
+    "data.scenes.val=1",
+    "data.scenes.height=32",
+    "data.scenes.width=48",
+    "data.resize=0.5",
+    "augment.crop=[32,32]",
+    "method.num_latent=4",
+    "steps=1",
+    "batch_size=2",
+    "threads=1",
+    "device=cpu",
+]
+
+
+def train_with(folder: Path, *overrides: str) -> Path:
+    """A run of one step, with a head so large that its predictions vary."""
+    run = train(load_config("scenes", [*OPTIONS, *overrides]), folder)
+    last = run.checkpoints.last()
+    assert last is not None
+    tensors = run.checkpoints.read(last)
+    for name, value in tensors.items():
+        if name.endswith("head.classify.weight"):
+            value.copy_(100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
+    run.checkpoints.save(2, tensors)
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_with(tmp_path_factory.mktemp("runs") / "latent")
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Model:
+    return load(run)
+
+
+def photo(height: int = 37, width: int = 53, seed: int = 0) -> NDArray[np.uint8]:
+    """Large coloured patches, so that neighbouring pixels belong together."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
+
+
+def write(path: Path, pixels: NDArray[np.uint8] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo() if pixels is None else pixels).save(path)
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_predict_one_image(model: Model, tmp_path: Path) -> None:
+    assert model.classes[0] == "road"
+    assert model.step == 2
+    prediction = model.predict(photo())
+    assert prediction.labels.shape == (37, 53)
+    assert prediction.labels.dtype == np.uint8
+    assert prediction.probs.shape == (19, 37, 53)
+    assert prediction.probs.sum(0) == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(prediction.probs.argmax(0), prediction.labels)
+    assert len(np.unique(prediction.labels)) > 1
+    assert prediction.latent is not None
+    assert prediction.latent.shape == (37, 53)
+    assert set(np.unique(prediction.latent).tolist()) <= {0, 1, 2, 3}
+    path = write(tmp_path / "a.png")
+    for image in (path, str(path), Image.open(path), Image.fromarray(photo()), photo()[:, ::-1][:, ::-1]):
+        assert np.array_equal(model.predict(image).labels, prediction.labels)
+
+
+def test_predict_takes_other_inference(model: Model) -> None:
+    plain, mirrored = model.predict(photo()), model.predict(photo(), InferenceConfig(mirror=True))
+    flipped = model.predict(np.ascontiguousarray(photo()[:, ::-1]))
+    np.testing.assert_allclose(mirrored.probs, (plain.probs + flipped.probs[..., ::-1]) / 2, atol=1e-4)
+
+
+def test_a_turned_photo_is_predicted_upright(model: Model, tmp_path: Path) -> None:
+    stored = photo(40, 64)
+    upright = np.rot90(stored, -1)  # orientation 6: turn clockwise to see it upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "phone.png"
+    Image.fromarray(stored).save(path, exif=exif)
+    expected = model.predict(upright)
+    assert expected.labels.shape == (64, 40)
+    assert np.array_equal(model.predict(path).labels, expected.labels)
+    assert np.array_equal(model.predict(Image.open(path)).labels, expected.labels)
+    predict(model, [path], tmp_path / "out")
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "index" / "phone.png")), expected.labels)
+
+
+def test_pictures(model: Model, tmp_path: Path) -> None:
+    assert predict(model, [write(tmp_path / "street.jpg")], tmp_path / "out") == 1
+    assert files(tmp_path / "out") == {"index/street.png", "overlay/street.png", "latent/street.png"}
+    prediction = model.predict(tmp_path / "street.jpg")
+    palette = model.run.palette
+    with Image.open(tmp_path / "out" / "index" / "street.png") as index:
+        assert index.mode == "P"
+        assert np.array_equal(np.array(index), prediction.labels)
+        assert index.getpalette()[: palette.size] == palette.flatten().tolist()  # type: ignore[index]
+        colored = np.array(index.convert("RGB"))
+    assert np.array_equal(colored, palette[prediction.labels])
+    with Image.open(tmp_path / "out" / "latent" / "street.png") as latent:
+        assert prediction.latent is not None
+        assert np.array_equal(np.array(latent), prediction.latent)
+        colors = distinct_palette(4)
+        assert len({tuple(color) for color in colors.tolist()}) == 4
+        assert latent.getpalette()[:12] == colors.flatten().tolist()  # type: ignore[index]
+    pixels = np.array(Image.open(tmp_path / "street.jpg")).astype(int)
+    overlay = np.array(Image.open(tmp_path / "out" / "overlay" / "street.png")).astype(int)
+    assert np.array_equal(overlay, (pixels + palette[prediction.labels]) // 2)
+
+
+def test_a_folder_keeps_its_relative_paths(model: Model, tmp_path: Path) -> None:
+    for name in ("a.png", "one/a.png", "one/two/b.JPG", "one/c.d.webp"):
+        write(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    (tmp_path / "in" / "one" / "._a.png").write_bytes(b"what some systems leave beside a.png")
+    single = write(tmp_path / "single.png")
+    assert predict(model, [tmp_path / "in", single], tmp_path / "out") == 5
+    names = {"a.png", "one/a.png", "one/two/b.png", "one/c.d.png", "single.png"}
+    assert files(tmp_path / "out") == {f"{kind}/{name}" for kind in ("index", "overlay", "latent") for name in names}
+
+
+@pytest.mark.parametrize(("first", "second"), [("in/a.png", "in/a.jpg"), ("in/a.png", "other/a.png")])
+def test_two_images_of_one_name_are_refused(model: Model, tmp_path: Path, first: str, second: str) -> None:
+    paths = [write(tmp_path / first), write(tmp_path / second)]
+    given = [tmp_path / "in"] if second.startswith("in/") else paths
+    with pytest.raises(UserError, match=r"a\.(png|jpg) and .*a\.(png|jpg) would both become a\.png"):
+        predict(model, given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["index", "overlay", "latent"])
+def test_nothing_is_overwritten(model: Model, tmp_path: Path, kind: str) -> None:
+    paths = [write(tmp_path / "a.png"), write(tmp_path / "b.png")]
+    there = tmp_path / "out" / kind / "b.png"
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(UserError, match=rf"out/{kind}/b\.png exists and is not overwritten"):
+        predict(model, paths, tmp_path / "out")
+    assert files(tmp_path / "out") == {f"{kind}/b.png"}
+    assert there.read_text() == "mine"
+
+
+def test_bad_paths(model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"none\.png does not exist"):
+        predict(model, [tmp_path / "none.png"], out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no image \(\.bmp, \.jpeg"):
+        predict(model, [tmp_path / "empty"], out)
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match=r"text\.png has no readable image content"):
+        predict(model, [tmp_path / "text.png"], out)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/index"):
+        predict(model, [write(tmp_path / "a.png")], tmp_path / "file")
+
+
+def test_a_broken_image_in_a_folder_is_named(model: Model, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png")
+    broken = write(tmp_path / "in" / "deep" / "b.jpg")
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"deep/b\.jpg has no readable image content"):
+        predict(model, [tmp_path / "in"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
+)
+def test_arrays_that_are_no_rgb_image(model: Model, array: NDArray[np.uint8]) -> None:
+    with pytest.raises(UserError, match=r"expected \(H, W, 3\) RGB, uint8"):
+        model.predict(array)
+
+
+def test_a_model_without_latent_branch(tmp_path: Path) -> None:
+    baseline = load(train_with(tmp_path / "run", "method.name=supervised"))
+    assert baseline.predict(photo()).latent is None
+    predict(baseline, [write(tmp_path / "a.png")], tmp_path / "out")
+    assert files(tmp_path / "out") == {"index/a.png", "overlay/a.png"}
+
+
+def test_last_and_best_are_different_checkpoints(run: Path, model: Model) -> None:
+    best = load(run, "best")
+    assert (model.step, best.step) == (2, 1)
+    assert not np.array_equal(best.predict(photo()).labels, model.predict(photo()).labels)
+    with pytest.raises(UserError, match="'first': choose last or best"):
+        load(run, "first")
+
+
+def test_options_at_load_time(run: Path) -> None:
+    model = load(run, overrides=["inference.mode=slide", "inference.window=[16,16]", "device=cpu"])
+    assert model.run.config.inference.mode == "slide"
+    assert model.predict(photo()).labels.shape == (37, 53)
+    for override in ("seed=3", "data.resize=1", "method.num_latent=3"):
+        with pytest.raises(UserError, match="cannot be changed after training"):
+            load(run, overrides=[override])
+
+
+def test_damaged_runs(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    checkpoint = copy / "checkpoints" / "step_00000002.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"step_00000002\.safetensors is truncated or altered"):
+        load(copy)
+    checkpoint.write_bytes(content)
+
+    classes = json.loads((copy / "classes.json").read_text())
+    (copy / "classes.json").write_text(json.dumps(classes[:5]))
+    with pytest.raises(UserError, match=r"does not fit the segmenter of this configuration: .*size mismatch"):
+        load(copy)
+    for text in ("[", '[{"name": "road"}]', '[{"name": "road", "color": [1, 2]}]', "3"):
+        (copy / "classes.json").write_text(text)
+        with pytest.raises(UserError, match=r"classes\.json cannot be read .*: the run folder is incomplete"):
+            load(copy)
+    (copy / "classes.json").write_text(json.dumps(classes))
+    shutil.rmtree(copy / "checkpoints")
+    with pytest.raises(UserError, match="has no last checkpoint yet: train it with --resume"):
+        load(copy)
+    (copy / "config.yaml").unlink()
+    with pytest.raises(UserError, match="is not a run folder"):
+        load(copy)
