@@ -220,9 +220,7 @@ def test_ignored_and_padded_pixels_change_no_term() -> None:
 def test_effective_latent_classes() -> None:
     method = latent()
     assert method.effective(0.1) == 0  # nothing was seen: uniform rows do not count
-    method.cooccurrence.copy_(
-        torch.tensor([[0.95, 0.05, 0.0], [0.5, 0.5, 0.0], [0.92, 0.08, 0.0], [0.0, 0.0, 0.0]])
-    )
+    method.cooccurrence.copy_(torch.tensor([[0.95, 0.05, 0.0], [0.5, 0.5, 0.0], [0.92, 0.08, 0.0], [0.0, 0.0, 0.0]]))
     assert method.summary() == {"effective_0.1": 2, "effective_0.9": 1}
 
 

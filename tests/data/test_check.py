@@ -19,14 +19,8 @@ def check(root: Path, mode: str, labeled: str | int = "all") -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["full", "quick"])
-def test_good_data_passes_and_progress_is_told(folder_set: Callable[..., Path], mode: str) -> None:
-    root = folder_set()
-    assert check(root, mode) == []
-    config = DataConfig(root=str(root), labeled=2)
-    dataset = open_dataset(config)
-    calls: list[tuple[int, int]] = []
-    check_data(dataset, draw_split(dataset, config, 0), [], "full", lambda done, total: calls.append((done, total)))
-    assert calls == [(i, 6) for i in range(1, 7)]
+def test_good_data_passes(folder_set: Callable[..., Path], mode: str) -> None:
+    assert check(folder_set(), mode) == []
 
 
 @pytest.mark.parametrize("mode", ["full", "quick"])

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
-from latentseg.data.images import VOC_CLASSES, read_mask, read_rgb, voc_color
 from latentseg.data.datasets import Item, open_dataset, write_scenes
+from latentseg.data.images import VOC_CLASSES, read_mask, read_rgb, voc_color
 from latentseg.errors import UserError
 
 
