@@ -1,13 +1,14 @@
 """Progress without a terminal: lines with the time left."""
 
 import pytest
+from rich.console import Console
 
 from latentseg import progress
 
 
 def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "console", progress.Console(stderr=True, soft_wrap=True, force_terminal=False))
+    monkeypatch.setattr(progress, "console", Console(stderr=True, soft_wrap=True, force_terminal=False))
     assert list(progress.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
     with progress.track_steps(4, 2) as show:
         show(3, {"ce": 0.5}, 7.0)
