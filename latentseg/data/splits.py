@@ -26,7 +26,7 @@ class Split:
 def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
     """Choose the labelled images as `data.labeled` says; the other training images are unlabelled.
 
-    A fraction counts all training images (floor) and draws among those with masks. The draw is the beginning of one
+    "all" takes every training image that has a mask. A fraction counts all training images (floor) and draws among those with masks. The draw is the beginning of one
     permutation per seed, so a smaller draw with the same seed is part of a larger one. Files in the folders of
     `data.unlabeled` follow; a file found twice counts once.
 
@@ -123,14 +123,13 @@ def _number(labeled: str | float, images: int) -> int | None:
 
 
 def _all_labeled(train: list[Item]) -> list[Item]:
-    bare = [item.id for item in train if not item.has_labels]
-    if bare:
-        have = len(train) - len(bare)
+    labeled = [item for item in train if item.has_labels]
+    if not labeled:
         raise UserError(
-            f"data.labeled=all, but {len(bare)} of {len(train)} training images have no mask ({', '.join(bare[:3])}"
-            f"{', ...' * (len(bare) > 3)}); data.labeled={have} labels the {have} that have one"
+            f"data.labeled=all, but none of the {len(train)} training images has a mask (a file of the same name in "
+            f"the masks' folder)"
         )
-    return train
+    return labeled
 
 
 def _draw(dataset: Dataset, config: DataConfig, number: int, seed: int) -> list[Item]:

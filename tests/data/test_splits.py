@@ -55,7 +55,17 @@ def test_fractions_count_all_images_and_draw_those_with_masks(folder_set: Callab
     assert len(split.unlabeled) == 9
     with pytest.raises(UserError, match="asks for 6 labelled images, but 4 of the 12"):
         draw(root, "1/2")
-    with pytest.raises(UserError, match=r"8 of 12 training images have no mask .*labeled=4"):
+
+
+def test_all_takes_every_image_with_a_mask(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=12, bare=8)
+    split = draw(root, "all")
+    assert len(split.labeled) == 4
+    assert all(item.has_labels for item in split.labeled)
+    assert len(split.unlabeled) == 8
+    for mask in (root / "masks" / "train").iterdir():
+        mask.unlink()
+    with pytest.raises(UserError, match="none of the 12 training images has a mask"):
         draw(root, "all")
 
 
