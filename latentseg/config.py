@@ -56,7 +56,7 @@ class DataConfig(Section):
     root: str | None = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: str | int | float = "1/8"
-    """Which training images keep their labels: a fraction (1/8), a number (12), all (that have a mask), or a list file."""
+    """Which training images keep their labels: a fraction (1/8), a number (12), all (with a mask), or a list file."""
     split_seed: Natural | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool = False

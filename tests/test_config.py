@@ -101,7 +101,7 @@ def test_paper_presets_have_the_papers_values(name: str, expected: dict[str, Any
 
 
 def test_every_preset_loads_and_says_what_it_is_for() -> None:
-    assert preset_names() == ["animals", "camvid", "cityscapes", "scenes", "voc"]
+    assert preset_names() == ["animals", "camvid", "cityscapes", "folder", "scenes", "voc"]
     assert all(preset_text(name).startswith("# ") for name in preset_names())
     assert all(len(summary) > 20 for summary in preset_summaries().values())
     kinds = {name: load_config(name).data.kind for name in preset_names()}
@@ -256,7 +256,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_config(tmp_path / "mine.yaml") == Config()
 
 
-@pytest.mark.parametrize("name", ["animals", "camvid", "cityscapes", "scenes", "voc"])
+@pytest.mark.parametrize("name", ["animals", "camvid", "cityscapes", "folder", "scenes", "voc"])
 def test_a_dumped_config_reads_back_equal(tmp_path: Path, name: str) -> None:
     overrides = ["data.root='/a b: c/#d'", "data.unlabeled=['x y']", "optim.lr=1.2345678901234567e-05"]
     config = load_config(name, overrides)

@@ -26,9 +26,9 @@ class Split:
 def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
     """Choose the labelled images as `data.labeled` says; the other training images are unlabelled.
 
-    "all" takes every training image that has a mask. A fraction counts all training images (floor) and draws among those with masks. The draw is the beginning of one
-    permutation per seed, so a smaller draw with the same seed is part of a larger one. Files in the folders of
-    `data.unlabeled` follow; a file found twice counts once.
+    "all" takes every training image that has a mask. A fraction counts all training images (floor) and draws among
+    those with masks. The draw is the beginning of one permutation per seed, so a smaller draw with the same seed is
+    part of a larger one. Files in the folders of `data.unlabeled` follow; a file found twice counts once.
 
     Args:
         dataset: The data set.
