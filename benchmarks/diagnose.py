@@ -5,7 +5,7 @@
 Trains as `latentseg train` would and, every EVERY steps, measures on held-out images (validate_split): the accuracy of
 the latent target (argmax S_l against the latent class that P(l|c) gives the true class) beside that of the mapped
 semantic branch (argmax S_lhat), both also where the semantic branch is wrong; mIoU; H(C|L) of the batch; and the
-norm of each weighted term's gradient at the fused map's parameters, as a share. Results:
+norm of each weighted term's gradient at the semantic branch's fused map, as a share. Results:
 benchmarks/diagnose_PRESET.json and .png.
 """
 
@@ -34,16 +34,16 @@ HERE = Path(__file__).parent
 
 
 def gradient_shares(method: Latent, nets: Networks, batch: Batch, step: int) -> dict[str, float]:
-    """Norm of each weighted term's gradient at the shared parameters before the heads, as a share of all norms."""
+    """Norm of each weighted term's gradient at the semantic branch's fused map, as a share of all norms."""
     segmenter = nets["segmenter"]
-    shared = [parameter for name, parameter in segmenter.named_parameters() if "fusion" in name]
+    fused = [parameter for name, parameter in segmenter.named_parameters() if name.startswith("semantic_head.fusion")]
     before = method.cooccurrence.clone()
     norms: dict[str, float] = {}
     for losses in method(nets, batch, step):
         if losses.network != "segmenter":
             continue
         for name, term in losses.terms.items():
-            gradients = torch.autograd.grad(term.weight * term.value, shared, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(term.weight * term.value, fused, retain_graph=True, allow_unused=True)
             squares = [gradient.pow(2).sum() for gradient in gradients if gradient is not None]
             norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     method.cooccurrence.copy_(before)
@@ -130,7 +130,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         losses.plot(steps, [row.get(name) for row in rows], label="H(C|L)" if name == "latent" else name)
     for name in (key for key in rows[-1] if "accuracy" in key or key == "miou"):
         accuracy.plot(steps, [row[name] for row in rows], label=name.replace("_", " "))
-    titles = ("share of the gradient norm at the fused map", "on held-out images", "losses")
+    titles = ("share of the gradient norm, semantic branch", "on held-out images", "losses")
     for axis, title in zip((shares, accuracy, losses), titles, strict=True):
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step")

@@ -48,28 +48,9 @@ class AsppHead(nn.Module):
             if parameter.ndim == 4:
                 nn.init.normal_(parameter, std=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to logits (N, num_outputs, h, w)."""
-        return torch.stack([conv(x) for conv in self.convs]).sum(dim=0)
-
-
-class LightHead(nn.Module):
-    """A 3x3 convolution with GroupNorm and ReLU, then a 1x1 convolution to the classes.
-
-    Args:
-        channels: Channels of the map and of the 3x3 convolution.
-        num_outputs: Classes.
-    """
-
-    def __init__(self, channels: int, num_outputs: int) -> None:
-        super().__init__()
-        self.body = _smooth(channels)
-        self.classify = nn.Conv2d(channels, num_outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, channels, h, w) to logits (N, num_outputs, h, w)."""
-        logits: Tensor = self.classify(self.body(x))
-        return logits
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of the encoder, of which the last counts, to logits (N, num_outputs, h, w)."""
+        return torch.stack([conv(maps[-1]) for conv in self.convs]).sum(dim=0)
 
 
 class Fusion(nn.Module):
@@ -101,6 +82,31 @@ class Fusion(nn.Module):
             fused = _resize(fused, here.shape[-2:], self) + lateral(here)
         smoothed: Tensor = self.smooth(fused)
         return smoothed
+
+
+class LightHead(nn.Module):
+    """Fusion of the encoder's maps, a 3x3 convolution with GroupNorm and ReLU, a 1x1 convolution to the classes.
+
+    Each branch fuses for itself. One fused map for both was tried first: the latent loss then pulled at what the
+    semantic branch stands on (docs/results.md).
+
+    Args:
+        encoder: Whose maps come in.
+        channels: Channels of the fused map and of the 3x3 convolution.
+        stride: Stride of the fused map, in pixels of the image.
+        num_outputs: Classes.
+    """
+
+    def __init__(self, encoder: Encoder, channels: int, stride: int, num_outputs: int) -> None:
+        super().__init__()
+        self.fusion = Fusion(encoder, channels, stride)
+        self.body = _smooth(channels)
+        self.classify = nn.Conv2d(channels, num_outputs, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps of the encoder, finest first, to logits (N, num_outputs, h, w)."""
+        logits: Tensor = self.classify(self.body(self.fusion(maps)))
+        return logits
 
 
 def _smooth(channels: int) -> nn.Sequential:
@@ -138,12 +144,8 @@ class Segmenter(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
         self.encoder = encoder
         _check_head(encoder, config)
-        light = config.head == "light"
-        self.fusion = Fusion(encoder, config.head_channels, config.head_stride) if light else None
-        head = LightHead if light else AsppHead
-        channels = config.head_channels if light else encoder.channels[-1]
-        self.semantic_head = head(channels, num_classes)
-        self.latent_head = head(channels, num_latent) if num_latent else None
+        self.semantic_head = _build_head(encoder, num_classes, config)
+        self.latent_head = _build_head(encoder, num_latent, config) if num_latent else None
         self._fix_parameters()
         self.to(memory_format=torch.channels_last)  # faster on CPUs and on GPUs
         self.train()
@@ -173,16 +175,15 @@ class Segmenter(nn.Module):
 
     def decode(self, features: Sequence[Tensor], size: tuple[int, int]) -> Output:
         """Logits at a size (height, width) in pixels, from the maps that `encode` gave."""
-        x = features[-1] if self.fusion is None else self.fusion(features)
-        latent = None if self.latent_head is None else _resize(self.latent_head(x), size, self.encoder)
-        return Output(_resize(self.semantic_head(x), size, self.encoder), latent)
+        latent = None if self.latent_head is None else _resize(self.latent_head(features), size, self.encoder)
+        return Output(_resize(self.semantic_head(features), size, self.encoder), latent)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest size in pixels, at least the given one, that the encoder takes (8k+1, or 32k)."""
         return self.encoder.valid_size(height, width)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters by learning rate; the fusion belongs to the heads."""
+        """Trainable parameters by learning rate."""
         groups: dict[str, list[nn.Parameter]] = {"encoder": [], "heads": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -208,6 +209,12 @@ class Segmenter(nn.Module):
         elif self.batchnorm != "train":
             for norm in self._norms():
                 norm.requires_grad_(requires_grad=False)
+
+
+def _build_head(encoder: Encoder, num_outputs: int, config: ModelConfig) -> AsppHead | LightHead:
+    if config.head == "aspp":
+        return AsppHead(encoder.channels[-1], num_outputs)
+    return LightHead(encoder, config.head_channels, config.head_stride, num_outputs)
 
 
 def _check_head(encoder: Encoder, config: ModelConfig) -> None:

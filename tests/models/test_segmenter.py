@@ -94,7 +94,7 @@ def test_aspp_by_hand() -> None:
     torch.manual_seed(0)
     head = AsppHead(3, 2).double()
     x = torch.rand(1, 3, 9, 27, dtype=torch.float64)
-    torch.testing.assert_close(head(x), aspp_twin(x, head), atol=1e-12, rtol=0)
+    torch.testing.assert_close(head([x]), aspp_twin(x, head), atol=1e-12, rtol=0)
 
 
 def test_aspp_starts_small_with_pytorchs_biases() -> None:
@@ -114,9 +114,7 @@ def test_upsampling_follows_the_encoder(align: bool) -> None:
     config = ModelConfig(head_channels=8, weights_kind="none")
     segmenter = Segmenter(pyramid(align), 3, 0, config).eval()
     maps = segmenter.encode(torch.rand(1, 3, 64, 64))
-    fusion = segmenter.fusion
-    assert fusion is not None
-    small = segmenter.semantic_head(fusion(maps))
+    small = segmenter.semantic_head(maps)
     big = segmenter.decode(maps, (65, 65)).semantic
     expected = functional.interpolate(small, size=(65, 65), mode="bilinear", align_corners=align)
     assert torch.equal(big, expected)
@@ -132,6 +130,15 @@ def test_fusion_sees_every_stride(stride: int, size: int) -> None:
     assert fused.shape == (1, 8, size, size)
     (fused**2).sum().backward()
     assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in maps)
+
+
+def test_the_light_branches_share_the_encoder_alone() -> None:
+    segmenter = Segmenter(pyramid(), 3, 4, ModelConfig(head_channels=8, weights_kind="none", frozen=True))
+    latent = segmenter(torch.rand(1, 3, 64, 64)).latent
+    assert latent is not None
+    torch.autograd.backward(latent.sum())
+    pulled = {name.split(".")[0] for name, p in segmenter.named_parameters() if p.grad is not None}
+    assert pulled == {"latent_head"}
 
 
 def statistics(segmenter: Segmenter) -> Tensor:
@@ -163,13 +170,13 @@ def test_batchnorm_policies(
         assert (parameter.grad is not None) is gamma_learns
     conv = segmenter.get_parameter("encoder.net.conv1.weight")
     assert (conv.grad is not None) is conv_learns
-    heads = [p for name, p in segmenter.named_parameters() if name.startswith(("semantic_head", "fusion"))]
+    heads = [p for name, p in segmenter.named_parameters() if name.startswith("semantic_head")]
     assert all(parameter.grad is not None for parameter in heads)
     names = {id(p): name for name, p in segmenter.named_parameters()}
     groups = segmenter.parameter_groups()
     assert any("bn1" in names[id(p)] for p in groups["encoder"]) is gamma_learns
     assert bool(groups["encoder"]) is conv_learns
-    assert all(names[id(p)].startswith(("semantic_head", "latent_head", "fusion")) for p in groups["heads"])
+    assert all(names[id(p)].startswith(("semantic_head", "latent_head")) for p in groups["heads"])
     assert {id(p) for p in heads} <= {id(p) for p in groups["heads"]}
 
 
