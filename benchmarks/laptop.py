@@ -2,6 +2,7 @@
 
     python benchmarks/laptop.py camvid data.root=.../camvid
     python benchmarks/laptop.py animals data.root=.../VOC2012
+    python benchmarks/laptop.py scenes
 
 Rows: supervised, + latent, + latent + adversarial, supervised with all labels, and supervised for as long as + latent
 takes. Each cell is an ordinary run; its figures go to benchmarks/laptop_SET.json as it ends, and a cell that is there
@@ -28,7 +29,7 @@ ROWS: dict[str, list[str]] = {
     "all labels": ["method.name=supervised", "data.labeled=all"],
     "supervised, time of latent": ["method.name=supervised"],
 }
-SPLITS = {"camvid": ("val", "test"), "animals": ("val",)}
+SPLITS = {"camvid": ("val", "test"), "animals": ("val",), "scenes": ("val", "test")}
 LOCK = threading.Lock()
 
 
