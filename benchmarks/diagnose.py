@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from latentseg.config import Config, load_config
+from latentseg.config import Config
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
@@ -28,6 +28,7 @@ from latentseg.methods import Networks
 from latentseg.methods.latent import Latent
 from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
+from latentseg.presets import load_config
 from latentseg.training import build_state, decay, make_fabric, training_step
 
 HERE = Path(__file__).parent

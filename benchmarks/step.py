@@ -21,10 +21,11 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
-from latentseg.config import Config, load_config
+from latentseg.config import Config
 from latentseg.data.batches import Batch
 from latentseg.data.splits import Split
 from latentseg.methods import Networks
+from latentseg.presets import load_config
 from latentseg.training import State, build_state, make_fabric, training_step
 
 HERE = Path(__file__).parent

@@ -10,8 +10,9 @@ The verbs of the command line, in Python:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latentseg.config import Config, load_config
+from latentseg.config import Config
 from latentseg.errors import UserError
+from latentseg.presets import load_config
 
 if TYPE_CHECKING:
     from latentseg.evaluation import evaluate

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from latentseg.config import describe_options, load_config, preset_summaries, preset_text
 from latentseg.errors import UserError
+from latentseg.presets import describe_options, load_config, preset_summaries, preset_text
 
 app = typer.Typer(
     help="Train a semantic segmenter from a few labelled images and a pile of unlabelled ones.",

@@ -1,21 +1,13 @@
 """Every option of a run: its type, range, default and one line of help.
 
-A configuration is one tree. It is read from a preset or a YAML file, changed by `key=value` overrides, checked
-once, and from then on frozen: no option is rewritten elsewhere. The resolved tree lies in the run folder and
-reproduces the run.
+A configuration is one tree. `latentseg.presets` reads it from a preset or a YAML file, with `key=value` overrides; it
+is checked once, and from then on frozen: no option is rewritten elsewhere. The resolved tree lies in the run folder
+and reproduces the run.
 """
 
-import difflib
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from yaml import YAMLError
-
-from latentseg.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # strict: `steps=true` is not 1.
 Positive = Annotated[int, Field(gt=0, strict=True)]
@@ -257,142 +249,3 @@ class Config(Section):
                 f"or model.head=light for {self.model.encoder}"
             )
         return self
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = resources.files("latentseg") / "presets"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def preset_text(name: str) -> str:
-    """The YAML of a preset.
-
-    Raises:
-        UserError: There is no such preset.
-    """
-    if name not in preset_names():
-        raise UserError(f"no preset {name}; there are {', '.join(preset_names())}")
-    return (resources.files("latentseg") / "presets" / f"{name}.yaml").read_text()
-
-
-def preset_summaries() -> dict[str, str]:
-    """What each preset is for, from its first line."""
-    return {name: preset_text(name).splitlines()[0].removeprefix("# ") for name in preset_names()}
-
-
-def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """One line per option: key, default, meaning."""
-    lines: list[str] = []
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            lines += ["", *describe_options(field.annotation, f"{prefix}{name}.")]
-        else:
-            kind = str(field.annotation).removeprefix("typing.") if get_args(field.annotation) else ""
-            choices = kind.removeprefix("Literal") + " " if kind.startswith("Literal") else ""
-            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}")
-    return lines
-
-
-def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a preset or a YAML file, apply overrides and check everything.
-
-    Args:
-        source: Name of a preset, or path of a YAML file.
-        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`.
-
-    Raises:
-        UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
-    """
-    tree = OmegaConf.create(_read_source(source))
-    for override in overrides if OmegaConf.is_dict(tree) else ():
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
-        try:
-            parsed = OmegaConf.from_dotlist([override])
-            OmegaConf.update(tree, key.strip(), OmegaConf.select(parsed, key.strip()), merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"override {override!r} cannot be read: {error}".splitlines()[0]) from error
-        _known_path(key.strip())
-    values = OmegaConf.to_container(tree, resolve=True)
-    return check_config(values, str(source))
-
-
-def check_config(values: Any, source: str) -> Config:
-    """Build a `Config` from plain values; errors name the key's path and, if it is unknown, a near one."""
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: expected `key: value` pairs at the top, found {type(values).__name__}")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "\n".join(_explain(line) for line in error.errors())) from error
-
-
-def dump_config(config: Config) -> str:
-    """The whole tree as YAML, defaults included."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
-
-
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """`key: ours, theirs` for each option on which two configurations differ."""
-    left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
-    keys = sorted(left.keys() | right.keys())
-    return [f"{key}: {left.get(key)} here, {right.get(key)} there" for key in keys if left.get(key) != right.get(key)]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _read_source(source: str | Path) -> Any:
-    name = str(source)
-    if name in preset_names():
-        return OmegaConf.create(preset_text(name))
-    path = Path(source)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, preset_names(), n=1)
-        hint = f"; did you mean the preset {near[0]}?" if near else ""
-        raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
-    try:
-        return OmegaConf.create(path.read_text())
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} is not valid YAML: {error}") from error
-
-
-def option_names(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """Dotted names of all options, sections included."""
-    names: list[str] = []
-    for name, field in section.model_fields.items():
-        names.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += option_names(field.annotation, f"{prefix}{name}.")
-    return names
-
-
-def _known_path(key: str) -> None:
-    known = option_names()
-    if key not in known and not any(key.startswith(f"{name}.") for name in ("data.class_map",)):
-        raise UserError(_unknown(key, known))
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = (same_end or near)[:1]
-    return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
-
-
-def _explain(error: Any) -> str:
-    parts = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        return _unknown(".".join(parts), option_names())
-    key = ".".join(parts)
-    while key and key not in option_names():
-        key = key.rpartition(".")[0]
-    value = error.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
-    return f"{key or 'config'}: {error['msg'].removeprefix('Value error, ')}{shown}"

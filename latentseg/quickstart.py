@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from latentseg.config import load_config
 from latentseg.data.datasets import distinct_palette, open_dataset
 from latentseg.errors import UserError
 from latentseg.evaluation import Evaluation, evaluate
 from latentseg.prediction import load
+from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
 from latentseg.training import train
 

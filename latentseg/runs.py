@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from latentseg.checkpoints import Checkpoints, write_atomically
-from latentseg.config import Config, differences, dump_config, load_config
+from latentseg.config import Config
 from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
 from latentseg.errors import UserError
+from latentseg.presets import differences, dump_config, load_config
 
 RUNTIME = ("device", "workers", "checkpoint_every", "log_every", "data.check", "data.cache")
 """Options that may differ when a run is resumed: they do not change its result."""

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from latentseg import cli
-from latentseg.config import option_names, preset_names, preset_text
+from latentseg.presets import option_names, preset_names, preset_text
 
 VERBS = ["train", "evaluate", "predict", "presets", "data", "data split", "data scenes", "quickstart"]
 SCENES = ["data.scenes.train=6", "data.scenes.val=2", "data.scenes.test=1"]

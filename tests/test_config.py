@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from latentseg.config import (
-    Config,
+from latentseg.config import Config
+from latentseg.errors import UserError
+from latentseg.presets import (
     check_config,
     describe_options,
     differences,
@@ -18,7 +19,6 @@ from latentseg.config import (
     preset_summaries,
     preset_text,
 )
-from latentseg.errors import UserError
 
 # Section 6 of the specification, and what the paper inherits from AdvSemiSeg (section 2).
 PAPER: dict[str, Any] = {
@@ -105,7 +105,14 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
     assert all(preset_text(name).startswith("# ") for name in preset_names())
     assert all(len(summary) > 20 for summary in preset_summaries().values())
     kinds = {name: load_config(name).data.kind for name in preset_names()}
-    expected = {"animals": "voc", "camvid": "folder", "cityscapes": "cityscapes", "scenes": "scenes", "voc": "voc"}
+    expected = {
+        "animals": "voc",
+        "camvid": "folder",
+        "cityscapes": "cityscapes",
+        "folder": "folder",
+        "scenes": "scenes",
+        "voc": "voc",
+    }
     assert kinds == expected
 
 

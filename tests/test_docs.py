@@ -10,8 +10,9 @@ import pytest
 import typer.main
 
 from latentseg.cli import app
-from latentseg.config import MethodConfig, load_config, option_names, preset_names
+from latentseg.config import MethodConfig
 from latentseg.errors import UserError
+from latentseg.presets import load_config, option_names, preset_names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("docs/paper.md", "CONTRIBUTING.md", "CHANGELOG.md")

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from latentseg.config import load_config
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
 from latentseg.evaluation import Evaluation, evaluate, score_items
 from latentseg.inference import load_segmenter
 from latentseg.metrics import Scores
 from latentseg.prediction import load
+from latentseg.presets import load_config
 from latentseg.runs import open_run
 from latentseg.training import train
 

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentseg.config import InferenceConfig, load_config
+from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
 from latentseg.prediction import Model, load, predict
+from latentseg.presets import load_config
 from latentseg.training import train
 
 OPTIONS = [

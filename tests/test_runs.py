@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from latentseg.config import dump_config, load_config
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
+from latentseg.presets import dump_config, load_config
 from latentseg.runs import (
     Log,
     Run,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from latentseg import training
-from latentseg.config import Config, load_config
+from latentseg.config import Config
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
@@ -24,6 +24,7 @@ from latentseg.errors import UserError
 from latentseg.losses import consistency
 from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
+from latentseg.presets import load_config
 from latentseg.runs import Run, open_run, read_metrics
 from latentseg.training import build_state, decay, make_fabric, total, train, training_step
 
