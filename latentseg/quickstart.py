@@ -20,11 +20,12 @@ PICTURES = 4
 console = Console(soft_wrap=True)
 
 
-def quickstart(out: Path) -> None:
+def quickstart(out: Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """Train preset `scenes` with both methods, print both scores and draw one picture.
 
     Args:
         out: New folder for the two run folders and `comparison.png`.
+        overrides: `key=value` for both runs.
 
     Raises:
         UserError: The folder is not empty.
@@ -34,7 +35,7 @@ def quickstart(out: Path) -> None:
     results: dict[str, tuple[Evaluation, float]] = {}
     for name in METHODS:
         began = time.perf_counter()
-        run = train(load_config("scenes", [f"method.name={name}"]), out / name)
+        run = train(load_config("scenes", [*overrides, f"method.name={name}"]), out / name)
         seconds = time.perf_counter() - began
         results[name] = (evaluate(run.folder, "test"), seconds)
     console.print(_table(results))

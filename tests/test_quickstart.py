@@ -1,0 +1,46 @@
+"""The first look, in small: two runs, one table, one picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from latentseg import quickstart
+from latentseg.errors import UserError
+from latentseg.runs import open_run
+
+SMALL = [
+    "steps=4",
+    "batch_size=2",
+    "threads=1",
+    "augment.crop=[64,64]",
+    "data.scenes.train=16",
+    "data.scenes.val=1",
+    "data.scenes.test=4",
+    "data.scenes.height=64",
+    "data.scenes.width=96",
+]
+
+
+def test_two_runs_on_the_same_labels_a_table_and_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quickstart, "console", Console(width=120))
+    out = tmp_path / "first"
+    quickstart.quickstart(out, SMALL)
+    supervised, latent = open_run(out / "supervised"), open_run(out / "latent")
+    assert (supervised.config.method.name, latent.config.method.name) == ("supervised", "latent")
+    labels = [(out / name / "split" / "labeled.txt").read_text() for name in ("supervised", "latent")]
+    assert labels[0] == labels[1]
+    assert len(labels[0].splitlines()) == 2
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("mIoU", "seconds", "traffic light", "comparison.png"))
+    picture = np.asarray(Image.open(out / "comparison.png").convert("RGB"))
+    height, width, _ = picture.shape
+    assert width > height > 300
+    columns = [picture[60:300, int(width * (i + 0.5) / 5)] for i in range(5)]
+    assert all(len(np.unique(column, axis=0)) > 1 for column in columns)  # something is drawn in each column
+    with pytest.raises(UserError, match="not overwritten"):
+        quickstart.quickstart(out, SMALL)
