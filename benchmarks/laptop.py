@@ -68,8 +68,9 @@ class Bench:
         """Steps of the supervised row that take as long as + latent's: by the median ratio over the seeds at hand."""
         seeds = [key.split(" | ")[1] for key in self.cells if key.startswith("latent | ")]
         pairs = [(self.cells[f"latent | {seed}"], self.cells[f"supervised | {seed}"]) for seed in seeds]
-        ratio = statistics.median(latent["train_seconds"] / base["train_seconds"] for latent, base in pairs)
-        return round(ratio * pairs[0][1]["steps"])
+        ratio: float = statistics.median(latent["train_seconds"] / base["train_seconds"] for latent, base in pairs)
+        steps: int = pairs[0][1]["steps"]
+        return round(ratio * steps)
 
     def summary(self, seeds: list[int]) -> str:
         """Mean, standard deviation, share of the label gap and paired difference, as a Markdown table."""

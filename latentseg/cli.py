@@ -116,6 +116,8 @@ def data_split(
     from latentseg.data.splits import draw_split, write_split  # noqa: PLC0415
 
     config = load_config(source, overrides or [])
+    if (out / "labeled.txt").exists():
+        raise UserError(f"{out} holds a split, which is not overwritten: name another folder with --out")
     split = draw_split(open_dataset(config.data), config.data, config.seed)
     write_split(split, out)
     console.print(

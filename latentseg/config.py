@@ -17,6 +17,10 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
+SMALLEST_JUDGED = 32
+"""Side of the smallest map, in pixels, that the discriminator's five convolutions of stride 2 take."""
+
+
 class Section(BaseModel):
     """A frozen part of the tree that refuses unknown keys."""
 
@@ -247,5 +251,13 @@ class Config(Section):
             raise ValueError(
                 f"model.head=aspp works on a map of stride 8: take a deeplab_resnet encoder, "
                 f"or model.head=light for {self.model.encoder}"
+            )
+        adversarial = self.method.lambda_lbl_adv > 0 or self.method.lambda_ulbl_adv > 0
+        judged = -(-min(self.augment.crop) // self.discriminator.downscale)
+        if self.method.name == "latent" and adversarial and judged < SMALLEST_JUDGED:
+            raise ValueError(
+                f"the discriminator would see maps of {judged} pixels (augment.crop={list(self.augment.crop)} over "
+                f"discriminator.downscale={self.discriminator.downscale}) and needs {SMALLEST_JUDGED}: a larger "
+                f"augment.crop, or discriminator.downscale=1"
             )
         return self

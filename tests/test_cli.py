@@ -80,6 +80,8 @@ def test_data_split(tmp_path: Path) -> None:
     )
     assert "2 labelled and 4 unlabelled" in again
     assert (tmp_path / "2" / "labeled.txt").read_text().split() == lists["labeled"]
+    refused = CliRunner().invoke(cli.app, ["data", "split", "scenes", *SCENES, "--out", str(tmp_path / "lists")])
+    assert "not overwritten" in str(refused.exception)
 
 
 def test_data_scenes_then_the_preset_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,3 +302,10 @@ def test_check_config_takes_plain_values() -> None:
     assert check_config({"steps": 3}, "here").steps == 3
     with pytest.raises(UserError, match="here: expected `key: value` pairs at the top, found NoneType"):
         check_config(None, "here")
+
+
+def test_a_crop_too_small_for_the_discriminator_is_refused_before_anything_starts() -> None:
+    small = ["augment.crop=[64,62]", "discriminator.downscale=2"]
+    assert load_config("scenes", small).augment.crop == (64, 62)
+    with pytest.raises(UserError, match=r"would see maps of 31 pixels .* needs 32"):
+        load_config("scenes", [*small, "method.lambda_ulbl_adv=0.001"])

@@ -5,9 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentseg.config import SMALLEST_JUDGED
 from latentseg.errors import UserError
-
-_SMALLEST = 32  # five convolutions of stride 2 leave one cell of 32 pixels
 
 
 class Discriminator(nn.Module):
@@ -48,11 +47,11 @@ class Discriminator(nn.Module):
         if self.downscale > 1:
             # ceil_mode: the last row and column count too where the factor does not divide the size.
             probs = functional.avg_pool2d(probs, self.downscale, ceil_mode=True)
-        if min(probs.shape[-2:]) < _SMALLEST:
+        if min(probs.shape[-2:]) < SMALLEST_JUDGED:
             raise UserError(
                 f"the discriminator sees maps of {probs.shape[-2]}x{probs.shape[-1]} pixels "
                 f"({size[0]}x{size[1]} averaged by discriminator.downscale={self.downscale}) and needs "
-                f"{_SMALLEST}x{_SMALLEST}: enlarge augment.crop or lower discriminator.downscale"
+                f"{SMALLEST_JUDGED}x{SMALLEST_JUDGED}: enlarge augment.crop or lower discriminator.downscale"
             )
         logits: Tensor = self.layers(probs)
         return functional.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
