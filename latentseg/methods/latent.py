@@ -47,14 +47,15 @@ class Latent(Method):
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the labelled part, the unlabelled part and the discriminator's part of a step."""
-        if "discriminator" in nets:
+        adversarial = "discriminator" in nets
+        if adversarial:
             nets["discriminator"].requires_grad_(False)  # it judges the segmenter and learns nothing from that
-        labeled_valid = batch.targets != IGNORE_INDEX
         semantic, latent = nets["segmenter"](batch.images)
-        labeled_probs = probabilities(semantic)
-        yield self._labeled(nets, batch.targets, semantic, labeled_probs, latent)  # Eq. 6
-        fakes: list[tuple[Tensor, Tensor | None]] = [(labeled_probs.detach(), labeled_valid)]
-        del semantic, latent, labeled_probs  # the labelled graph is gone before the unlabelled one is built
+        probs = probabilities(semantic) if adversarial else None
+        yield self._labeled(nets, batch.targets, semantic, latent, probs)  # Eq. 6
+        labeled_valid = batch.targets != IGNORE_INDEX
+        fakes: list[tuple[Tensor, Tensor | None]] = [] if probs is None else [(probs.detach(), labeled_valid)]
+        del semantic, latent, probs  # the labelled graph is gone before the unlabelled one is built
 
         consistent = self.config.lambda_cons > 0 and step >= self.start
         if batch.unlabeled is not None and (consistent or self.config.lambda_ulbl_adv > 0):
@@ -64,11 +65,13 @@ class Latent(Method):
             fakes.append((probs.detach(), batch.unlabeled_valid))
             del semantic, latent, probs
 
-        if "discriminator" in nets:
+        if adversarial:
             nets["discriminator"].requires_grad_(True)
             yield self._discriminator(nets, batch.targets, fakes)  # Eq. 12
 
-    def _labeled(self, nets: Networks, targets: Tensor, semantic: Tensor, probs: Tensor, latent: Tensor) -> Losses:
+    def _labeled(
+        self, nets: Networks, targets: Tensor, semantic: Tensor, latent: Tensor, probs: Tensor | None
+    ) -> Losses:
         config = self.config
         counts, pixels = latent_joint(probabilities(latent), targets, semantic.shape[1])
         with torch.no_grad():  # Eq. 8
@@ -76,7 +79,7 @@ class Latent(Method):
         terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
         if config.lambda_latent > 0:
             terms["latent"] = Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))
-        if config.lambda_lbl_adv > 0:
+        if probs is not None and config.lambda_lbl_adv > 0:
             verdict = nets["discriminator"](probs)
             loss = real_or_fake(verdict, real=True, valid=targets != IGNORE_INDEX)
             terms["adv"] = Term(config.lambda_lbl_adv, loss)
