@@ -54,11 +54,11 @@ def set_up(config: Config, num_classes: int) -> tuple[State, Fabric, Networks, d
 
 
 def bare(nets: Networks, batch: Batch) -> None:
-    """Forward and backward of the same segmenter on the same images, without any loss to speak of."""
+    """Forward and backward of the same segmenter on the same images, without a loss: the gradient is given."""
     assert batch.unlabeled is not None
     for images in (batch.images, batch.unlabeled):
         semantic, latent = nets["segmenter"](images)
-        torch.autograd.backward([semantic.mean(), latent.mean()])
+        torch.autograd.backward([semantic, latent], [torch.ones_like(semantic), torch.ones_like(latent)])
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -12,6 +12,7 @@ from latentseg.losses import (
     cross_entropy,
     latent_given_class,
     latent_joint,
+    probabilities,
     real_or_fake,
     semantic_to_latent,
 )
@@ -45,6 +46,19 @@ def test_cross_entropy_equals_a_plain_loop(maps: dict[str, Tensor]) -> None:
             total += float(logits.exp().sum().log() - logits[label])
             count += 1
     assert float(cross_entropy(maps["semantic"], maps["targets"])) == pytest.approx(total / count, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 15, 16, 40])
+def test_short_and_long_rows_give_the_same_softmax(classes: int) -> None:
+    logits = 30 * torch.randn(2, classes, 5, 6, dtype=torch.float64)
+    targets = torch.randint(0, classes, (2, 5, 6))
+    targets[0, 0] = 255
+    for given in (logits, logits.contiguous(memory_format=torch.channels_last)):
+        probs = probabilities(given)
+        torch.testing.assert_close(probs, logits.softmax(1), rtol=0, atol=1e-12)
+        assert probs.stride() == given.contiguous(memory_format=torch.channels_last).stride()
+        expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=255)
+        torch.testing.assert_close(cross_entropy(given, targets), expected, rtol=0, atol=1e-12)
 
 
 def test_latent_joint_equals_a_plain_loop(maps: dict[str, Tensor]) -> None:
