@@ -73,28 +73,24 @@ class Bench:
         return round(ratio * steps)
 
     def summary(self, seeds: list[int]) -> str:
-        """Mean, standard deviation, share of the label gap and paired difference, as a Markdown table."""
+        """Mean, standard deviation, paired difference and share of the label gap, as a Markdown table."""
         lines = [
-            "| row | split | mIoU % (mean ± sd) | per seed | minus supervised, per seed | gap closed | steps | s |"
+            "| row | split | mIoU %, mean ± sd | per seed | - supervised, mean ± sd | per seed | gap closed | steps | s |"
         ]
-        lines.append("|---|---|---|---|---|---|---|---|")
+        lines.append("|---|---|---|---|---|---|---|---|---|")
         for split in SPLITS[self.name]:
-            base, full = self._scores("supervised", split, seeds), self._scores("all labels", split, seeds)
+            base = self._scores("supervised", split, seeds)
+            gaps = _differences(self._scores("all labels", split, seeds), base)
             for row in ROWS:
                 values = self._scores(row, split, seeds)
                 if len(values) < len(seeds) or len(base) < len(seeds):
                     continue
-                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-                paired = [value - reference for value, reference in zip(values, base, strict=True)]
-                closed = "-"
-                if len(full) == len(seeds):
-                    gap = statistics.mean(full) - statistics.mean(base)
-                    closed = f"{100 * statistics.mean(paired) / gap:.0f} %"
+                paired = _differences(values, base)
                 cells = [self.cells[f"{row} | {seed}"] for seed in seeds]
                 lines.append(
-                    f"| {row} | {split} | {statistics.mean(values):.2f} ± {spread:.2f} | "
-                    f"{' '.join(f'{value:.1f}' for value in values)} | {' '.join(f'{d:+.1f}' for d in paired)} | "
-                    f"{closed} | {statistics.mean(cell['steps'] for cell in cells):.0f} | "
+                    f"| {row} | {split} | {_spread(values)} | {' '.join(f'{value:.1f}' for value in values)} | "
+                    f"{_spread(paired)} | {' '.join(f'{d:+.1f}' for d in paired)} | {_closed(paired, gaps)} | "
+                    f"{statistics.mean(cell['steps'] for cell in cells):.0f} | "
                     f"{statistics.mean(cell['train_seconds'] for cell in cells):.0f} |"
                 )
         return "\n".join(lines)
@@ -102,6 +98,22 @@ class Bench:
     def _scores(self, row: str, split: str, seeds: list[int]) -> list[float]:
         keys = [f"{row} | {seed}" for seed in seeds]
         return [100 * self.cells[key][split] for key in keys if key in self.cells]
+
+
+def _differences(values: list[float], base: list[float]) -> list[float]:
+    return [value - reference for value, reference in zip(values, base, strict=False)]
+
+
+def _spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+
+
+def _closed(paired: list[float], gaps: list[float]) -> str:
+    """Share of the label gap; none where the gap itself is not clear of its spread over the seeds."""
+    if len(gaps) < 2 or statistics.mean(gaps) < statistics.stdev(gaps):
+        return "no clear gap"
+    return f"{100 * statistics.mean(paired) / statistics.mean(gaps):.0f} %"
 
 
 def _latentseg(*arguments: str, log: Path) -> None:
