@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 def gradient_shares(method: Latent, nets: Networks, batch: Batch, step: int) -> dict[str, float]:
     """Norm of each weighted term's gradient at the semantic branch's fused map, as a share of all norms."""
     segmenter = nets["segmenter"]
-    fused = [parameter for name, parameter in segmenter.named_parameters() if name.startswith("semantic_head.fusion")]
+    fused = [parameter for name, parameter in segmenter.named_parameters() if "semantic_head.fusion" in name]
     before = method.cooccurrence.clone()
     norms: dict[str, float] = {}
     for losses in method(nets, batch, step):

@@ -74,9 +74,7 @@ class Bench:
 
     def summary(self, seeds: list[int]) -> str:
         """Mean, standard deviation, paired difference and share of the label gap, as a Markdown table."""
-        lines = [
-            "| row | split | mIoU %, mean ± sd | per seed | - supervised | per seed | closed | steps | s |"
-        ]
+        lines = ["| row | split | mIoU %, mean ± sd | per seed | - supervised | per seed | closed | steps | s |"]
         lines.append("|---|---|---|---|---|---|---|---|---|")
         for split in SPLITS[self.name]:
             base = self._scores("supervised", split, seeds)

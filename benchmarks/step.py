@@ -53,12 +53,12 @@ def set_up(config: Config, num_classes: int) -> tuple[State, Fabric, Networks, d
     return state, fabric, nets, optimizers
 
 
-def bare(nets: Networks, batch: Batch) -> None:
+def bare(nets: Networks, batch: Batch, gradients: list[torch.Tensor]) -> None:
     """Forward and backward of the same segmenter on the same images, without a loss: the gradient is given."""
     assert batch.unlabeled is not None
     for images in (batch.images, batch.unlabeled):
         semantic, latent = nets["segmenter"](images)
-        torch.autograd.backward([semantic, latent], [torch.ones_like(semantic), torch.ones_like(latent)])
+        torch.autograd.backward([semantic, latent], gradients)
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -82,8 +82,10 @@ def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
         config = load_config(preset, [*options, "method.ema_alpha=0.1", "method.consistency_start=0"])
         state, fabric, nets, optimizers = set_up(config, CLASSES[preset])
         batch = random_batch(config, CLASSES[preset])
+        with torch.no_grad():
+            gradients = [torch.ones_like(logits) for logits in nets["segmenter"](batch.images)]
         functions: dict[str, Callable[[], object]] = {
-            "bare": partial(bare, nets, batch),
+            "bare": partial(bare, nets, batch, gradients),
             "step": partial(training_step, fabric, state.method, nets, optimizers, batch, 9),
         }
         seconds = median_seconds(functions, rounds)
