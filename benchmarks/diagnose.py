@@ -123,7 +123,7 @@ def diagnose(config: Config, every: int, images: int) -> list[dict[str, Any]]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Three panels over the steps: gradient shares, accuracies, entropy and losses."""
-    figure = Figure(figsize=(12, 3.4), layout="constrained", dpi=130)
+    figure = Figure(figsize=(12, 4.2), layout="constrained", dpi=130)
     shares, accuracy, losses = figure.subplots(1, 3)
     steps = [row["step"] for row in rows]
     for name in rows[-1]["gradient_shares"]:
@@ -135,7 +135,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, title in zip((shares, accuracy, losses), titles, strict=True):
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     figure.savefig(path)
 
 

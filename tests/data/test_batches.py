@@ -15,8 +15,10 @@ MEAN = (0.5, 0.5, 0.5)
 
 def setup(root: Path, labeled: str | int = 3, **options: object) -> tuple[Dataset, Split, Config]:
     augment = {"crop": (8, 10), "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+    plain = {"name": "supervised"}  # no discriminator, which would want a larger crop
+    data = {"root": str(root), "labeled": labeled}
     config = Config.model_validate(
-        {"data": {"root": str(root), "labeled": labeled}, "augment": augment, "batch_size": 2, "steps": 7} | options
+        {"data": data, "augment": augment, "method": plain, "batch_size": 2, "steps": 7} | options
     )
     dataset = open_dataset(config.data)
     return dataset, draw_split(dataset, config.data, 0), config
