@@ -29,7 +29,7 @@ from latentseg.methods.latent import Latent
 from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
 from latentseg.presets import load_config
-from latentseg.training import build_state, decay, make_fabric, training_step
+from latentseg.training import build_state, decay, set_up, training_step
 
 HERE = Path(__file__).parent
 
@@ -98,12 +98,7 @@ def diagnose(config: Config, every: int, images: int) -> list[dict[str, Any]]:
     state = build_state(config, len(dataset.classes), split)
     method = state.method
     assert isinstance(method, Latent)
-    fabric = make_fabric(config)
-    nets = Networks()
-    optimizers: dict[str, Any] = {}
-    for name, module in state.networks.items():
-        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
-    nets.train()
+    fabric, nets, optimizers = set_up(config, state)
     rows = []
     for step, batch in batches(dataset, split, config, state.segmenter.mean):
         decay(optimizers, step / config.steps, config.optim.power)

@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch.optim import Optimizer
 
 from latentseg.config import Config
 from latentseg.data.batches import Batch
 from latentseg.data.splits import Split
 from latentseg.methods import Networks
 from latentseg.presets import load_config
-from latentseg.training import State, build_state, make_fabric, training_step
+from latentseg.training import build_state, set_up, training_step
 
 HERE = Path(__file__).parent
 CLASSES = {"camvid": 11, "animals": 7, "scenes": 19, "voc": 21}
@@ -39,18 +37,6 @@ def random_batch(config: Config, num_classes: int) -> Batch:
     images, unlabeled = (torch.rand(shape[0], 3, *shape[1:], generator=generator) for _ in range(2))
     targets = torch.randint(0, num_classes, shape, generator=generator)
     return Batch(images, targets, unlabeled, torch.ones(shape, dtype=torch.bool))
-
-
-def set_up(config: Config, num_classes: int) -> tuple[State, Fabric, Networks, dict[str, Optimizer]]:
-    """Networks as training builds them."""
-    state = build_state(config, num_classes, Split([], []))
-    fabric = make_fabric(config)
-    nets = Networks()
-    optimizers: dict[str, Any] = {}
-    for name, module in state.networks.items():
-        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
-    nets.train()
-    return state, fabric, nets, optimizers
 
 
 def bare(nets: Networks, batch: Batch, gradients: list[torch.Tensor]) -> None:
@@ -80,7 +66,8 @@ def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
     for name, weights in (("latent", (0.0, 0.0)), ("latent+adv", (0.01, 0.001))):
         options = [f"method.lambda_lbl_adv={weights[0]}", f"method.lambda_ulbl_adv={weights[1]}"]
         config = load_config(preset, [*options, "method.ema_alpha=0.1", "method.consistency_start=0"])
-        state, fabric, nets, optimizers = set_up(config, CLASSES[preset])
+        state = build_state(config, CLASSES[preset], Split([], []))
+        fabric, nets, optimizers = set_up(config, state)
         batch = random_batch(config, CLASSES[preset])
         with torch.no_grad():
             gradients = [torch.ones_like(logits) for logits in nets["segmenter"](batch.images)]
@@ -102,7 +89,8 @@ def measure_voc(precision: str) -> dict[str, Any]:
     """Seconds of one warm step and peak memory of the process; weights are random (no file is at hand)."""
     overrides = ["model.weights_kind=none", "method.consistency_start=0", "method.ema_alpha=0.001"]
     config = load_config("voc", [*overrides, f"precision={precision}"])
-    state, fabric, nets, optimizers = set_up(config, CLASSES["voc"])
+    state = build_state(config, CLASSES["voc"], Split([], []))
+    fabric, nets, optimizers = set_up(config, state)
     batch = random_batch(config, CLASSES["voc"])
     seconds, terms = [], {}
     for step in range(2):

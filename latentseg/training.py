@@ -144,6 +144,18 @@ def make_fabric(config: Config) -> Fabric:
     return Fabric(accelerator=choose_device(config.device).type, devices=1, precision=config.precision)
 
 
+def set_up(config: Config, state: State) -> tuple[Fabric, Networks, dict[str, Optimizer]]:
+    """Put networks, optimisers and method on the device and in their number format, ready to train."""
+    fabric = make_fabric(config)
+    nets = Networks()
+    optimizers: dict[str, Optimizer] = {}
+    for name, module in state.networks.items():
+        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
+    state.method.to(fabric.device)
+    nets.train()
+    return fabric, nets, optimizers
+
+
 def training_step(
     fabric: Fabric,
     method: Method,
@@ -197,13 +209,9 @@ def _fit(
     config: Config, state: State, dataset: Dataset, split: Split, held_out: list[Item], run: Run, start: int
 ) -> None:
     """Run the steps from `start`; log, validate and save on the way."""
-    fabric = make_fabric(config)
-    nets, optimizers = Networks(), {}
-    for name, module in state.networks.items():
-        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
-    method = state.method.to(fabric.device)
+    fabric, nets, optimizers = set_up(config, state)
+    method = state.method
     _resume(state, run)  # only now have the tensors their number format
-    nets.train()
     stream = batches(dataset, split, config, state.segmenter.mean, start, unlabeled=method.uses_unlabeled)
     log = Log(run.folder, start)
     clock, images = time.perf_counter(), 0
