@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORED, check_headers
+from latentseg.data.images import IGNORE_INDEX, check_headers
 from latentseg.data.splits import Split
 from latentseg.errors import UserError
 from latentseg.progress import track
@@ -63,7 +63,7 @@ def _check(dataset: Dataset, item: Item, role: str, full: bool) -> bool:
     elif item.image is not None:
         check_headers(item.image, item.mask)
     if role == "labeled":
-        return bool((dataset.read_targets(item) == IGNORED).all())
+        return bool((dataset.read_targets(item) == IGNORE_INDEX).all())
     if role == "scored" and (full or not item.has_labels):
         dataset.read_targets(item, resized=False)
     return False

@@ -19,7 +19,7 @@ from latentseg.data import scenes
 from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
-    IGNORED,
+    IGNORE_INDEX,
     IMAGE_SUFFIXES,
     VOC_CLASSES,
     check_headers,
@@ -96,7 +96,7 @@ class Dataset:
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
         self.palette = class_palette(len(self.classes), values, layout.colors)
         ignored = [] if config.class_map else config.ignored_values
-        self._values = value_table(values, ignored, others=IGNORED if config.class_map else -1)
+        self._values = value_table(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
         self._splits = _hold_out(layout.splits, config.holdout)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
@@ -248,7 +248,7 @@ def _cityscapes(config: DataConfig) -> Layout:
             stem = path.name.removesuffix("_leftImg8bit.png")
             mask = masks / split / path.parent.name / f"{stem}_gtFine_labelIds.png"
             splits[split].append(Item(f"{path.parent.name}/{stem}", path, mask if mask.is_file() else None))
-    values = dict.fromkeys(range(CITYSCAPES_LABEL_IDS), IGNORED)
+    values = dict.fromkeys(range(CITYSCAPES_LABEL_IDS), IGNORE_INDEX)
     values |= {label: number for number, (label, _) in enumerate(CITYSCAPES.values())}
     return Layout(root, splits, tuple(CITYSCAPES), values, dict(CITYSCAPES.values()))
 
@@ -327,8 +327,8 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
             f"data.classes names {len(names)} classes, data.kind={config.kind} has {len(own)}; "
             f"say with data.class_map which mask value belongs to which class"
         )
-    if len(names) > IGNORED:
-        raise UserError(f"data.classes names {len(names)} classes; at most {IGNORED} fit, 255 means ignored")
+    if len(names) > IGNORE_INDEX:
+        raise UserError(f"data.classes names {len(names)} classes; at most {IGNORE_INDEX} fit, 255 means ignored")
     for value, number in (config.class_map or {}).items():
         if not 0 <= value <= 255 or not 0 <= number < len(names):
             raise UserError(

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from latentseg.errors import UserError
 
-IGNORED = 255
+IGNORE_INDEX = 255  # as in losses.py, which imports nothing of ours and is imported by no reader of data
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
@@ -218,7 +218,7 @@ def value_table(values: dict[int, int], ignored: list[int], others: int) -> NDAr
     """
     table = np.full(257, others, np.int16)
     table[list(values)] = list(values.values())
-    table[ignored] = IGNORED
+    table[ignored] = IGNORE_INDEX
     return table
 
 

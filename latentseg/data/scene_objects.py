@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from latentseg.data.scene_stage import GLOW, IGNORED, LEAF, MASONRY, PLAIN, Colour, Point, Stage, hsv, mix
+from latentseg.data.images import IGNORE_INDEX
+from latentseg.data.scene_stage import GLOW, LEAF, MASONRY, PLAIN, Colour, Point, Stage, hsv, mix
 
 (
     ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR,
@@ -307,4 +308,4 @@ def bin_or_box(stage: Stage, x: float, z: float) -> None:
     """Bin, mailbox or junction box; ignored."""
     half, height = stage.rng.uniform(0.25, 0.6), stage.rng.uniform(0.7, 1.4)
     corners = [(x - half, 0.0, z), (x + half, 0.0, z), (x + half, height, z), (x - half, height, z)]
-    stage.fill(corners, stage.lit(paint(stage.rng), (0, 0, -1)), IGNORED)
+    stage.fill(corners, stage.lit(paint(stage.rng), (0, 0, -1)), IGNORE_INDEX)

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from latentseg.data.images import IGNORE_INDEX
+
 Point = tuple[float, float, float]
 Colour = tuple[float, float, float]
 Floats = NDArray[np.float32]
 
-IGNORED = 255
+
 PLAIN, ASPHALT, GRASS, LEAF, MASONRY, CLOUD, GLOW = range(7)
 # Strength of coarse, medium and fine noise for each texture above.
 GRAIN = np.array([[4, 3, 2], [7, 3, 6], [8, 11, 15], [8, 22, 22], [7, 7, 6], [10, 3, 0], [0, 0, 0]], dtype=np.float32)
@@ -93,7 +95,7 @@ class Stage:
         self.centre = (OVERSAMPLING * width / 2, OVERSAMPLING * height / 2)
         size = (OVERSAMPLING * width, OVERSAMPLING * height)
         self.colour = Image.new("RGB", size)
-        self.facts = Image.new("RGB", size, (IGNORED, PLAIN, 255))
+        self.facts = Image.new("RGB", size, (IGNORE_INDEX, PLAIN, 255))
         self._colour_pen = ImageDraw.Draw(self.colour)
         self._facts_pen = ImageDraw.Draw(self.facts)
 

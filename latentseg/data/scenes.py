@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentseg.data import scene_objects as things
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.scene_layout import (
     FAR_METRES,
     Item,
@@ -29,7 +30,6 @@ from latentseg.data.scene_stage import (
     ASPHALT,
     CLOUD,
     GRASS,
-    IGNORED,
     PLAIN,
     Colour,
     Point,
@@ -227,8 +227,8 @@ def draw_own_car(stage: Stage) -> None:
             (middle + 0.62 * math.cos(turn), 1.01 - rise * math.sin(turn) ** 0.6 + tilt * math.cos(turn))
             for turn in np.linspace(0, math.pi, 15).tolist()
         ]
-        stage.overlay([(-0.1, 1.1), *arc[::-1], (1.1, 1.1)], things.paint(rng), IGNORED)
+        stage.overlay([(-0.1, 1.1), *arc[::-1], (1.1, 1.1)], things.paint(rng), IGNORE_INDEX)
     if rng.random() < 0.4:
         wide = rng.uniform(0.008, 0.025)
         for x in (0.0, 1.0 - wide):
-            stage.overlay([(x, 0), (x + wide, 0), (x + wide, 1), (x, 1)], None, IGNORED)
+            stage.overlay([(x, 0), (x + wide, 0), (x + wide, 1), (x, 1)], None, IGNORE_INDEX)

@@ -11,7 +11,7 @@ import numpy as np
 
 from latentseg.config import DataConfig
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORED, image_files
+from latentseg.data.images import IGNORE_INDEX, image_files
 from latentseg.errors import UserError
 
 
@@ -150,7 +150,7 @@ def _cover(dataset: Dataset, order: list[Item], number: int) -> list[Item]:
     Classes are served from the rarest to the commonest; one that is not covered yet takes the first image of the
     permutation that holds it.
     """
-    holds = [set(np.unique(dataset.read_targets(item)).tolist()) - {IGNORED} for item in order]
+    holds = [set(np.unique(dataset.read_targets(item)).tolist()) - {IGNORE_INDEX} for item in order]
     images = {c: [i for i, held in enumerate(holds) if c in held] for c in set().union(*holds)}
     front: list[int] = []
     for c in sorted(images, key=lambda c: (len(images[c]), c)):

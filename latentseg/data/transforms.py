@@ -8,7 +8,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from latentseg.config import AugmentConfig
-from latentseg.data.images import IGNORED
+from latentseg.data.images import IGNORE_INDEX
 
 
 def random_view(
@@ -46,7 +46,7 @@ def random_view(
     view = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1).expand(3, *augment.crop).clone()
     view[:, :height, :width] = _recolored(pixels, augment, colors).float() / 255
 
-    labels = torch.full(augment.crop, IGNORED, dtype=torch.int64)
+    labels = torch.full(augment.crop, IGNORE_INDEX, dtype=torch.int64)
     if targets is not None:
         ids = torch.from_numpy(np.ascontiguousarray(targets))[None]
         labels[:height, :width] = _window(ids, size, (y, x, height, width), flip, InterpolationMode.NEAREST_EXACT)[0]

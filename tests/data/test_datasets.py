@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentseg import losses
 from latentseg.config import DataConfig, ScenesConfig
+from latentseg.data import images
 from latentseg.data.datasets import Item, open_dataset, write_scenes
 from latentseg.data.images import VOC_CLASSES, read_mask, read_rgb, voc_color
 from latentseg.errors import UserError
@@ -317,3 +319,7 @@ def test_real_cityscapes_matches_its_train_ids(real_data: Path) -> None:
     for label in np.unique(raw):
         assert np.bincount(official[raw == label], minlength=256).argmax() == ours[raw == label][0]
     assert (ours != official).sum() == 77
+
+
+def test_data_and_losses_ignore_the_same_value() -> None:
+    assert images.IGNORE_INDEX == losses.IGNORE_INDEX == 255
