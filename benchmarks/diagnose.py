@@ -28,8 +28,9 @@ from latentseg.methods import Networks
 from latentseg.methods.latent import Latent
 from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
+from latentseg.optim import decay
 from latentseg.presets import load_config
-from latentseg.training import build_state, decay, set_up, training_step
+from latentseg.training import build_state, set_up, training_step
 
 HERE = Path(__file__).parent
 
@@ -95,7 +96,7 @@ def diagnose(config: Config, every: int, images: int) -> list[dict[str, Any]]:
     held_out = dataset.items(config.validate_split)
     held_out = held_out[:: max(1, len(held_out) // images)]
     torch.manual_seed(config.seed)
-    state = build_state(config, len(dataset.classes), split)
+    state = build_state(config, dataset.classes, split)
     method = state.method
     assert isinstance(method, Latent)
     fabric, nets, optimizers = set_up(config, state)

@@ -73,8 +73,6 @@ class DataConfig(Section):
     """Mask values that mean "no label"."""
     resize: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
-    cache: bool = False
-    """Keep decoded images in memory (small sets)."""
     check: Literal["full", "quick"] = "full"
     """Before training: decode every file (full), or read only the headers and the labelled masks (quick)."""
     scenes: ScenesConfig = ScenesConfig()
@@ -112,6 +110,10 @@ class AugmentConfig(Section):
     """Saturation is multiplied by 1 +- this."""
     hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.0
     """Hue is turned by +- this, in turns."""
+    scale_step: Rate | None = None
+    """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
+    views: Positive | None = None
+    """Different views of each image, the same for every seed and epoch; a new one each epoch if null."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentConfig":
@@ -144,6 +146,8 @@ class ModelConfig(Section):
     """Width of the fused map and of the light heads."""
     head_stride: Literal[4, 8] = 8
     """Stride of the fused map that the light heads work on."""
+    aspp_rates: Annotated[list[Literal[6, 12, 18, 24]], Field(min_length=1)] = [6, 12, 18, 24]
+    """Dilations of the aspp head. AdvSemiSeg's code uses 6 and 12 only, by an early return."""
 
 
 class DiscriminatorConfig(Section):
@@ -153,27 +157,55 @@ class DiscriminatorConfig(Section):
     """Channels of the first convolution; 2, 4 and 8 times as many follow."""
     downscale: Positive = 1
     """Factor by which the maps are averaged down before the discriminator sees them. 1: as in the paper."""
+    real_maps: Literal["batch", "loader"] = "batch"
+    """Truth that the discriminator sees: of the step's own labelled batch, or of another one (AdvSemiSeg's code)."""
+
+
+Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 
 
 class MethodConfig(Section):
-    """What is learned from labelled and unlabelled images ."""
+    """What is learned from labelled and unlabelled images."""
 
-    name: Literal["supervised", "latent"] = "latent"
-    """supervised: cross-entropy on the labelled images. latent: the latent-class method."""
+    name: Literal["supervised", "latent", "advsemiseg", "given_classes", "symmetric"] = "latent"
+    """latent: the paper. given_classes, symmetric: its Table 5. advsemiseg: Hung et al. supervised: the baseline."""
     num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
-    """Number of latent classes L."""
+    """latent: number of latent classes L."""
+    groups: Groups | Literal["identity"] | None = None
+    """given_classes: group -> its classes; a name (`voc10`, `cityscapes7`, ...), a YAML file, or identity."""
     lambda_latent: Weight = 1.0
-    """Weight of the conditional entropy H(C|L), Eq. 1."""
+    """Weight of what the latent branch learns on labelled images (latent: Eq. 1)."""
     lambda_cons: Weight = 0.1
-    """Weight of the consistency on unlabelled images, Eq. 10."""
+    """Weight of the consistency on unlabelled images (latent, given_classes: Eq. 10; symmetric: its KL term)."""
+    lambda_self: Weight = 0.1
+    """advsemiseg: weight of the self-training on unlabelled images."""
+    trust: Share = 0.2
+    """advsemiseg: pixels above this confidence of the discriminator teach the segmenter."""
     lambda_lbl_adv: Weight = 0.01
     """Weight of the adversarial term on labelled images, Eq. 5."""
     lambda_ulbl_adv: Weight = 0.001
     """Weight of the adversarial term on unlabelled images, Eq. 5."""
     consistency_start: Share = 0.25
-    """Share of the steps after which the consistency joins in (the paper: 5,000 of 20,000 steps)."""
+    """Share of the steps after which consistency or self-training joins in (the paper: 5,000 of 20,000 steps)."""
+    consistency_gradient: Literal["semantic", "latent", "both"] = "semantic"
+    """latent, given_classes: the branch that learns from the consistency (docs/paper.md on the paper's words)."""
     ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
     """alpha of Eq. 8: a number, or batch size over all training images (dataset) or the labelled ones (labeled)."""
+
+    @model_validator(mode="after")
+    def _groups_are_given(self) -> "MethodConfig":
+        if self.name == "given_classes" and self.groups is None:
+            raise ValueError(
+                "method.name=given_classes needs method.groups: identity, the name of a shipped map "
+                "(latentseg presets --groups), or a YAML file of `group: [class, class]`"
+            )
+        return self
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator."""
+        asks = self.name == "advsemiseg" and self.lambda_self > 0
+        return self.name != "supervised" and (self.lambda_lbl_adv > 0 or self.lambda_ulbl_adv > 0 or asks)
 
 
 class OptimConfig(Section):
@@ -183,6 +215,8 @@ class OptimConfig(Section):
     """Learning rate of the encoder (SGD)."""
     head_factor: Rate = 10.0
     """The heads learn this many times faster than the encoder."""
+    encoder_updates: Positive = 1
+    """Updates of the encoder per step with one gradient (AdvSemiSeg's code: 3, its parameter list repeats them)."""
     momentum: Share = 0.9
     """Momentum of SGD."""
     weight_decay: Weight = 1e-4
@@ -208,6 +242,10 @@ class InferenceConfig(Section):
     """Scales whose probabilities are averaged."""
     mirror: bool = False
     """Average with the mirrored image."""
+    pad_to: tuple[Positive, Positive] | None = None
+    """whole: pad to this height and width where it is larger (AdvSemiSeg on VOC: 505); only as needed if null."""
+    miou_over: Literal["occurring", "hit", "all"] = "occurring"
+    """Classes in the mean: in truth or prediction; with a true positive (AdvSemiSeg); all, absent as 0 (UniMatch)."""
 
 
 class Config(Section):
@@ -235,6 +273,10 @@ class Config(Section):
     """What validation scores: the data set's val split, or the held-out training images (data.holdout)."""
     checkpoint_every: Positive = 500
     """Steps between two checkpoints; the last two are kept."""
+    cache: Literal["none", "images", "features"] = "none"
+    """Keep decoded images in memory (small sets), or the frozen encoder's features of a few views on disk."""
+    cache_folder: str | None = None
+    """cache=features: where; the user's cache folder if null. Runs with the same encoder, data and views share them."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
@@ -252,9 +294,13 @@ class Config(Section):
                 f"model.head=aspp works on a map of stride 8: take a deeplab_resnet encoder, "
                 f"or model.head=light for {self.model.encoder}"
             )
-        adversarial = self.method.lambda_lbl_adv > 0 or self.method.lambda_ulbl_adv > 0
+        if self.cache == "features" and not (self.model.frozen and self.augment.views):
+            raise ValueError(
+                "cache=features needs model.frozen=true (features that never change) and augment.views, the number of "
+                "views per image to keep, such as augment.views=4"
+            )
         judged = -(-min(self.augment.crop) // self.discriminator.downscale)
-        if self.method.name == "latent" and adversarial and judged < SMALLEST_JUDGED:
+        if self.method.adversarial and judged < SMALLEST_JUDGED:
             raise ValueError(
                 f"the discriminator would see maps of {judged} pixels (augment.crop={list(self.augment.crop)} over "
                 f"discriminator.downscale={self.discriminator.downscale}) and needs {SMALLEST_JUDGED}: a larger "

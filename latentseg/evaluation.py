@@ -32,7 +32,7 @@ def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], infer
         size = (int(targets.shape[0]), int(targets.shape[1]))
         preds = predict_probs(segmenter, image, inference, size).semantic.argmax(1)[0].cpu()
         matrix += confusion_matrix(preds, targets, num_classes)
-    return scores(matrix)
+    return scores(matrix, inference.miou_over)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Evaluation:
         for name, iou in zip(self.classes, self.scores.iou, strict=True):
             table.add_row(name, "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
         table.add_section()
-        left_out = f" ({self.scores.absent} absent classes left out)" if self.scores.absent else ""
+        left_out = f" ({self.scores.absent} classes left out)" if self.scores.absent else ""
         table.add_row(f"mIoU{left_out}", f"{100 * self.scores.miou:.2f}")
         table.add_row("pixel accuracy", f"{100 * self.scores.pixel_accuracy:.2f}")
         return table

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from latentseg.checkpoints import load_module
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.methods import num_latent
+from latentseg.methods import second_branch
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.runs import Run
 
@@ -43,7 +43,9 @@ def load_segmenter(run: Run, checkpoint: str = "last") -> tuple[Segmenter, int]:
     entry = run.checkpoints.best() if checkpoint == "best" else run.checkpoints.last()
     if entry is None:
         raise UserError(f"{run.folder} has no {checkpoint} checkpoint yet: train it with --resume")
-    segmenter = build_segmenter(run.config.model, len(run.classes), num_latent(run.config), pretrained=False)
+    num_classes = len(run.classes)
+    branch = second_branch(run.config, num_classes)
+    segmenter = build_segmenter(run.config.model, num_classes, branch, pretrained=False)
     load_module("segmenter", segmenter, run.checkpoints.read(entry))
     return segmenter.to(choose_device(run.config.device)).eval(), entry.step
 
@@ -100,7 +102,7 @@ def _one_view(segmenter: Segmenter, images: Tensor, config: InferenceConfig) -> 
     height, width = images.shape[-2:]
     window_height, window_width = min(config.window[0], height), min(config.window[1], width)
     if config.mode == "whole" or (window_height, window_width) == (height, width):
-        return _forward(segmenter, images)
+        return _forward(segmenter, images, config.pad_to)
     total: Probabilities | None = None
     visits = images.new_zeros(1, 1, height, width)
     for top in _starts(height, window_height, config.overlap):
@@ -124,10 +126,11 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * (length - window) / max(1, count - 1)) for i in range(count)]
 
 
-def _forward(segmenter: Segmenter, images: Tensor) -> Probabilities:
+def _forward(segmenter: Segmenter, images: Tensor, pad_to: tuple[int, int] | None = None) -> Probabilities:
     """Pad at the right and the bottom to a size that the encoder takes, with the mean colour; predict; crop back."""
     height, width = images.shape[-2:]
-    full_height, full_width = segmenter.valid_size(height, width)
+    least = pad_to or (0, 0)
+    full_height, full_width = segmenter.valid_size(max(height, least[0]), max(width, least[1]))
     mean = images.new_tensor(segmenter.mean).view(1, 3, 1, 1)
     padded = mean.expand(len(images), 3, full_height, full_width).clone()
     padded[..., :height, :width] = images

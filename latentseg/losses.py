@@ -5,6 +5,8 @@ Zatsarynna, Sawatzky, Gall: Discovering Latent Classes for Semi-Supervised Seman
 pixels that count, and a differentiable 0 where none does. Half precision becomes float32; float64 stays.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -118,22 +120,47 @@ def semantic_to_latent(probs: Tensor, latent_given_class: Tensor) -> Tensor:
 
 
 def consistency(
-    latent_probs: Tensor, mapped_probs: Tensor, valid: Tensor | None = None, count: Tensor | None = None
+    latent_probs: Tensor,
+    mapped_probs: Tensor,
+    valid: Tensor | None = None,
+    count: Tensor | None = None,
+    gradient: Literal["semantic", "latent", "both"] = "semantic",
 ) -> Tensor:
     """Cross-entropy in nats from the latent branch (the target) to the mapped semantic branch (the prediction).
 
-    arXiv:1912.12936, Eq. 10, as a mean. No gradient reaches the target: the latent map teaches the semantic
-    branch (docs/paper.md says why we read the sentence after Eq. 10 so).
+    arXiv:1912.12936, Eq. 10, as a mean. By default no gradient reaches the target: the latent map teaches the
+    semantic branch (docs/paper.md says why we read the sentence after Eq. 10 so).
 
     Args:
         latent_probs: S_l, shape (N, L, H, W).
         mapped_probs: S_lhat of `semantic_to_latent`, shape (N, L, H, W). Below 1e-12 its gradient is 0.
         valid: Pixels that show image and not padding, shape (N, H, W), bool; all if None.
         count: What the sum is divided by; the number of valid pixels if None.
+        gradient: The branch that learns; the other is held still.
     """
-    target = _at_least_float32(latent_probs).detach()
-    log_prediction = _at_least_float32(mapped_probs).clamp(min=1e-12).log()
+    target, prediction = _at_least_float32(latent_probs), _at_least_float32(mapped_probs)
+    target = target.detach() if gradient == "semantic" else target
+    prediction = prediction.detach() if gradient == "latent" else prediction
+    log_prediction = prediction.clamp(min=1e-12).log()
     return _mean(-torch.linalg.vecdot(target, log_prediction.to(target.dtype), dim=1), valid, count)
+
+
+def symmetric_divergence(
+    logits: Tensor, other_logits: Tensor, valid: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
+    """KL(S1|S2) + KL(S2|S1) in nats, as a mean over pixels; 0 where two branches agree. Both learn.
+
+    arXiv:1912.12936, the row "KL" of Table 5, which names no equation.
+
+    Args:
+        logits: Of the first semantic branch, shape (N, C, H, W).
+        other_logits: Of the second, of the same shape.
+        valid: Pixels that show image and not padding, shape (N, H, W), bool; all if None.
+        count: What the sum is divided by; the number of valid pixels if None.
+    """
+    logs = [_log_softmax(_per_pixel(_at_least_float32(maps))) for maps in (logits, other_logits)]
+    per_pixel = torch.linalg.vecdot(logs[0].exp() - logs[1].exp(), logs[0] - logs[1], dim=1)
+    return _mean(per_pixel.view(len(logits), *logits.shape[2:]), valid, count)
 
 
 def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Scores of a segmentation over a whole data set, from one confusion matrix."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,27 +36,34 @@ def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int) -> Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores from a confusion matrix. A class absent from truth and prediction has the IoU NaN and does not count."""
+    """Scores from a confusion matrix. A class absent from truth and prediction has the IoU NaN."""
 
     iou: list[float]
     """Intersection over union per class, in 0..1."""
     miou: float
-    """Mean of `iou` over the classes that occur; NaN if none does."""
+    """Mean of `iou` over the classes that count; NaN if none does."""
     pixel_accuracy: float
     """Share of labelled pixels that are predicted right."""
     absent: int
     """Number of classes left out of the mean."""
 
 
-def scores(matrix: Tensor) -> Scores:
-    """Compute the scores of a confusion matrix, shape (C, C), rows true and columns predicted."""
+def scores(matrix: Tensor, over: Literal["occurring", "hit", "all"] = "occurring") -> Scores:
+    """Compute the scores of a confusion matrix, shape (C, C), rows true and columns predicted.
+
+    Args:
+        matrix: From `confusion_matrix`.
+        over: Classes in the mean: those in truth or prediction; those with a true positive (AdvSemiSeg's code, which
+            thereby leaves out what a model never finds); or all, absent ones as 0 (UniMatch's code).
+    """
     counts = matrix.double()
     hits = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - hits
     iou = hits / union  # 0 / 0 is NaN: the class is absent
+    counted = {"occurring": iou, "hit": iou.where(hits > 0, torch.nan), "all": iou.nan_to_num()}[over]
     return Scores(
         iou=iou.tolist(),
-        miou=float(iou.nanmean()),
+        miou=float(counted.nanmean()),
         pixel_accuracy=float(hits.sum() / counts.sum()),
-        absent=int((union == 0).sum()),
+        absent=int(counted.isnan().sum()),
     )

@@ -5,6 +5,7 @@ classes.json       names and colours of the classes
 environment.json   versions and machine
 split/             labeled.txt and unlabeled.txt, as drawn
 metrics.jsonl      one line per logged step or validation
+LOCK               while a process trains it
 tensorboard/       the same for TensorBoard
 checkpoints/       the last two, the best, and index.json
 evaluation-*.json  scores
@@ -32,7 +33,9 @@ from latentseg.data.splits import Split, write_split
 from latentseg.errors import UserError
 from latentseg.presets import differences, dump_config, load_config
 
-RUNTIME = ("device", "workers", "checkpoint_every", "log_every", "data.check", "data.cache")
+LOCK = "LOCK"
+"""Name of the file in the run folder by which one process at a time trains it."""
+RUNTIME = ("device", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder")
 """Options that may differ when a run is resumed: they do not change its result."""
 
 
@@ -68,7 +71,7 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the run with --run")
-    used = folder.is_dir() and any(folder.iterdir())
+    used = folder.is_dir() and any(not path.name.startswith(LOCK) for path in folder.iterdir())
     if used and not resume:
         raise UserError(f"{folder} is not empty: --resume goes on with its run, --run NAME takes another folder")
     if used:
@@ -76,7 +79,7 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
             raise UserError(f"{folder} holds no run (no config.yaml): take another folder with --run")
         changed = [
             line
-            for line in differences(config, load_config(folder / "config.yaml"))
+            for line in differences(_as_trained(config), _as_trained(load_config(folder / "config.yaml")))
             if line.split(":")[0] not in RUNTIME
         ]
         if changed:
@@ -89,6 +92,23 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
         raise UserError(f"cannot create {folder}: {existing} is not a folder that you may write to")
 
 
+def _as_trained(config: Config) -> Config:
+    """The configuration without the choice between decoded images in memory and none, which changes no result."""
+    return config if config.cache == "features" else config.model_copy(update={"cache": "none"})
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder, unless it is there.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the run folder {folder}: {error.strerror}") from error
+
+
 def create_run(folder: Path, config: Config, dataset: Dataset, split: Split) -> Run:
     """Make the run folder, or take up one with the same configuration.
 
@@ -96,10 +116,7 @@ def create_run(folder: Path, config: Config, dataset: Dataset, split: Split) -> 
         UserError: The folder cannot be written, or its split is not the one drawn now (the data has changed).
     """
     run = Run(folder, config, dataset.classes, np.asarray(dataset.palette, np.uint8))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the run folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     if not (folder / "environment.json").exists():
         classes = [
             {"name": name, "color": color.tolist()} for name, color in zip(run.classes, run.palette, strict=True)
@@ -134,7 +151,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run folder (no config.yaml in it)")
-    allowed = ("data.root", "device", "threads", "precision", "data.cache", "inference.*")
+    allowed = ("data.root", "device", "threads", "precision", "inference.*")
     for override in overrides:
         key = override.partition("=")[0]
         if key.strip() not in allowed and not key.startswith("inference."):

@@ -1,6 +1,7 @@
 """The one training loop. It knows no method."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
+from latentseg.caching import cached_features
 from latentseg.checkpoints import (
     load_module,
     load_optimizer,
     module_tensors,
     optimizer_tensors,
 )
-from latentseg.config import Config, OptimConfig
+from latentseg.config import Config
 from latentseg.data.batches import Batch, batch_notes, batches
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, Item, open_dataset
@@ -24,11 +26,13 @@ from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
 from latentseg.inference import choose_device
-from latentseg.methods import Losses, Method, Networks, build_method, needs_discriminator, num_latent
+from latentseg.locks import hold
+from latentseg.methods import Losses, Method, Networks, build_method, second_branch
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
 from latentseg.progress import track_steps
-from latentseg.runs import Log, Run, check_run_folder, create_run, free_path
+from latentseg.runs import LOCK, Log, Run, check_run_folder, create_run, free_path, make_folder
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -84,52 +88,44 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     check_run_folder(folder, config, resume)
     if config.threads:
         torch.set_num_threads(config.threads)
-    dataset = open_dataset(config.data)
+    dataset = open_dataset(config.data, remember=config.cache == "images")
     split = draw_split(dataset, config.data, config.seed)
     held_out = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
-    notes = check_data(dataset, split, held_out, config.data.check)
     torch.manual_seed(config.seed)
-    state = build_state(config, len(dataset.classes), split)
+    state = build_state(config, dataset.classes, split)
+    notes = check_data(dataset, split, held_out, config.data.check)
     for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
         console.print(f"note: {note}", style="yellow", markup=False)
-    run_folder = create_run(folder, config, dataset, split)
-    entry = run_folder.checkpoints.last() if resume else None
-    start = entry.step if entry else 0
-    console.print(
-        f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
-        f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}",
-        markup=False,
-        highlight=False,
-    )
-    _fit(config, state, dataset, split, held_out, run_folder, start)
+    make_folder(folder)
+    with hold(folder / LOCK, f"the run {folder}"):
+        run_folder = create_run(folder, config, dataset, split)
+        entry = run_folder.checkpoints.last() if resume else None
+        start = entry.step if entry else 0
+        console.print(
+            f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
+            f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}",
+            markup=False,
+            highlight=False,
+        )
+        _fit(config, state, dataset, split, held_out, run_folder, start)
     return run_folder
 
 
-def build_state(config: Config, num_classes: int, split: Split) -> State:
+def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
     """Build networks, method and optimisers. The segmenter's initial weights depend on the seed alone."""
-    segmenter = build_segmenter(config.model, num_classes, num_latent(config))
+    num_classes = len(classes)
+    segmenter = build_segmenter(config.model, num_classes, second_branch(config, num_classes))
     networks: dict[str, nn.Module] = {"segmenter": segmenter}
-    optimizers: dict[str, Optimizer] = {"segmenter": _sgd(segmenter, config.optim)}
-    if needs_discriminator(config):
+    optimizers = {"segmenter": segmenter_optimizer(segmenter, config.optim)}
+    if config.method.adversarial:
         judge = Discriminator(
             num_classes, config.discriminator.width, config.discriminator.downscale, segmenter.align_corners
         )
         networks["discriminator"] = judge
-        group = {"params": list(judge.parameters()), "initial_lr": config.optim.discriminator_lr}
-        optimizers["discriminator"] = Adam([group], lr=config.optim.discriminator_lr, betas=config.optim.betas)
+        optimizers["discriminator"] = discriminator_optimizer(judge, config.optim)
     images = len(split.labeled) + len(split.unlabeled)
-    method = build_method(config, num_classes, len(split.labeled), images)
+    method = build_method(config, classes, len(split.labeled), images)
     return State(networks, method, optimizers)
-
-
-def _sgd(segmenter: Segmenter, optim: OptimConfig) -> SGD:
-    rates = {"encoder": optim.lr, "heads": optim.lr * optim.head_factor}
-    groups = [
-        {"params": params, "lr": rates[name], "initial_lr": rates[name]}
-        for name, params in segmenter.parameter_groups().items()
-        if params
-    ]
-    return SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 
 def _resume(state: State, run: Run) -> None:
@@ -198,13 +194,6 @@ def total(losses: Losses, step: int) -> Tensor:
     return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()
 
 
-def decay(optimizers: dict[str, Optimizer], progress: float, power: float) -> None:
-    """Set all learning rates: polynomial decay from the initial rate to 0."""
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (1 - progress) ** power
-
-
 def _fit(
     config: Config, state: State, dataset: Dataset, split: Split, held_out: list[Item], run: Run, start: int
 ) -> None:
@@ -212,19 +201,24 @@ def _fit(
     fabric, nets, optimizers = set_up(config, state)
     method = state.method
     _resume(state, run)  # only now have the tensors their number format
-    stream = batches(dataset, split, config, state.segmenter.mean, start, unlabeled=method.uses_unlabeled)
+    reads = method.uses_unlabeled
+    cached = config.cache == "features"
+    store = cached_features(config, state.segmenter, dataset, split, reads) if cached else None
+    stream = batches(dataset, split, config, state.segmenter.mean, start, reads, store)
     log = Log(run.folder, start)
     clock, images = time.perf_counter(), 0
     with track_steps(config.steps, start) as show:
         for step, batch in stream:
             decay(optimizers, step / config.steps, config.optim.power)
             terms = training_step(fabric, method, nets, optimizers, batch.to(fabric.device), step)
-            images += len(batch.images) + (0 if batch.unlabeled is None else len(batch.unlabeled))
+            images += len(batch)
             done, ends = step + 1, step + 1 == config.steps
             if done % config.log_every == 0 or ends:
-                rate = images / (time.perf_counter() - clock)
                 figures = {name: float(value) for name, value in terms.items()}
-                log.write(done, figures | method.summary() | {"images_per_second": round(rate, 2)})
+                seconds = time.perf_counter() - clock
+                rate = images / seconds
+                speed = {"seconds": round(seconds, 3), "images_per_second": round(rate, 2)}
+                log.write(done, figures | method.summary() | speed)
                 show(done, figures, rate)
                 clock, images = time.perf_counter(), 0
             if held_out and (ends or (config.validate_every and done % config.validate_every == 0)):

@@ -187,7 +187,7 @@ def test_a_class_map_entry_joins_those_of_the_preset() -> None:
         ("inference.scales=[]", r"inference\.scales: .*at least 1"),
         ("inference.overlap=1", r"inference\.overlap: .*less than 1"),
         ("device=gpu", r"device: .*'auto', 'cpu', 'cuda' or 'mps' \(value 'gpu'\)"),
-        ("method.name=magic", r"method\.name: .*'supervised' or 'latent'"),
+        ("method.name=magic", r"method\.name: .*'supervised', 'latent', 'advsemiseg'"),
         ("method.num_latent=1", r"method\.num_latent: .*greater than or equal to 2"),
         ("method.ema_alpha=2", r"method\.ema_alpha"),
         ("data.labeled=0", r'data\.labeled: must be a fraction .*, a number \(12\), "all", or a list file \(value 0\)'),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from latentseg.config import MethodConfig
 from latentseg.data.batches import Batch
 from latentseg.methods import Losses, Networks
-from latentseg.methods.latent import Latent
+from latentseg.methods.latent import Latent, effective
 from latentseg.methods.supervised import Supervised
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Output
@@ -219,7 +219,7 @@ def test_ignored_and_padded_pixels_change_no_term() -> None:
 
 def test_effective_latent_classes() -> None:
     method = latent()
-    assert method.effective(0.1) == 0  # nothing was seen: uniform rows do not count
+    assert effective(method.cooccurrence, 0.1) == 0  # nothing was seen: uniform rows do not count
     method.cooccurrence.copy_(torch.tensor([[0.95, 0.05, 0.0], [0.5, 0.5, 0.0], [0.92, 0.08, 0.0], [0.0, 0.0, 0.0]]))
     assert method.summary() == {"effective_0.1": 2, "effective_0.9": 1}
 

@@ -25,8 +25,9 @@ from latentseg.losses import consistency
 from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
 from latentseg.presets import load_config
+from latentseg.optim import decay
 from latentseg.runs import Run, open_run, read_metrics
-from latentseg.training import build_state, decay, make_fabric, total, train, training_step
+from latentseg.training import build_state, make_fabric, total, train, training_step
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
 TINY = [
@@ -63,6 +64,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     found = read_metrics(folder)
     for row in found:
         row.pop("images_per_second", None)
+        row.pop("seconds", None)
     return found
 
 
@@ -331,9 +333,10 @@ def test_all_labels_need_no_unlabelled_stream(tmp_path: Path) -> None:
 
 
 def state_of(config: Config) -> training.State:
-    split = draw_split(open_dataset(config.data), config.data, config.seed)
+    dataset = open_dataset(config.data)
+    split = draw_split(dataset, config.data, config.seed)
     torch.manual_seed(config.seed)
-    return build_state(config, 19, split)
+    return build_state(config, dataset.classes, split)
 
 
 def test_methods_start_from_equal_weights_and_see_equal_labels() -> None:

@@ -1,5 +1,6 @@
 """Batches: a pure function of seed and step, whatever the number of workers and wherever a run starts again."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,13 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from latentseg.config import Config
+from latentseg.config import AugmentConfig, Config
 from latentseg.data.datasets import Dataset, Item
+from latentseg.data.features import FeatureStore
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.splits import Split
-from latentseg.data.transforms import random_view
+from latentseg.data.transforms import View, draw_view, view_image, view_targets, view_valid
+from latentseg.features import Features
 
-LABELED, UNLABELED = 0, 1  # streams
-ORDER, VIEW = 0, 1  # what a seed is for: the order of an epoch, or the view of one image
+LABELED, UNLABELED, REAL = 0, 1, 2  # streams
+ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,18 @@ class Batch:
     """What one step sees.
 
     Attributes:
-        images: Labelled images, RGB in 0..1, float32, shape (N, 3, H, W).
+        images: Labelled images, RGB in 0..1, float32, shape (N, 3, H, W); or what the frozen encoder made of them.
         targets: Their class ids, int64, shape (N, H, W); 255 is ignored.
         unlabeled: Unlabelled images, as `images`; None if the run uses none.
         unlabeled_valid: Where they show image and not padding, bool, shape (N, H, W).
+        real: Class ids of other labelled images, as `targets`, for the discriminator; None: it takes `targets`.
     """
 
-    images: Tensor
+    images: Tensor | Features
     targets: Tensor
-    unlabeled: Tensor | None = None
+    unlabeled: Tensor | Features | None = None
     unlabeled_valid: Tensor | None = None
+    real: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -45,12 +51,22 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def parts(images: Tensor | Features) -> Tensor | Features:
+            if isinstance(images, Features):
+                return Features([change(features) for features in images.maps], images.size)
+            return change(images)
+
         return Batch(
-            change(self.images),
+            parts(self.images),
             change(self.targets),
-            None if self.unlabeled is None else change(self.unlabeled),
+            None if self.unlabeled is None else parts(self.unlabeled),
             None if self.unlabeled_valid is None else change(self.unlabeled_valid),
+            None if self.real is None else change(self.real),
         )
+
+    def __len__(self) -> int:
+        """Number of images, labelled and unlabelled."""
+        return len(self.targets) + (0 if self.unlabeled_valid is None else len(self.unlabeled_valid))
 
 
 def indices(seed: int, stream: int, length: int, batch_size: int, step: int) -> list[tuple[int, int]]:
@@ -77,8 +93,17 @@ def _permutation(seed: int, stream: int, length: int, epoch: int) -> NDArray[np.
     return np.random.default_rng([ORDER, seed, stream, epoch]).permutation(length)
 
 
+def fixed_view(item: Item, number: int, height: int, width: int, augment: AugmentConfig) -> View:
+    """View `number` of an image of this size under `augment.views`: it depends on nothing else than its id."""
+    rng = np.random.default_rng([FIXED_VIEW, zlib.crc32(item.id.encode()), number])
+    return draw_view(height, width, augment, rng)
+
+
 class StepDataset(TorchDataset[Batch]):
-    """Batch of each step. The view of an image depends on seed, stream, epoch and index alone.
+    """Batch of each step.
+
+    The view of an image depends on seed, stream, epoch and index alone; with `augment.views` on its id and the
+    number of the view, which is the epoch modulo the number of views.
 
     Attributes:
         notes: What the user should know about the streams.
@@ -91,30 +116,66 @@ class StepDataset(TorchDataset[Batch]):
         config: Config,
         mean: tuple[float, float, float],
         unlabeled: bool = True,
+        store: FeatureStore | None = None,
     ) -> None:
-        self.dataset, self.split, self.config, self.mean = dataset, split, config, mean
+        self.dataset, self.split, self.config, self.mean, self.store = dataset, split, config, mean, store
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self.notes = batch_notes(split, config.batch_size, self.uses_unlabeled)
+        self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
 
     def __len__(self) -> int:
         return self.config.steps
 
     def __getitem__(self, step: int) -> Batch:
         images, targets, _ = self._stream(LABELED, self.split.labeled, step)
+        real = None
+        if self.config.method.adversarial and self.config.discriminator.real_maps == "loader":
+            real = self._stream(REAL, self.split.labeled, step)[1]
         if not self.uses_unlabeled:
-            return Batch(images, targets)
+            return Batch(images, targets, real=real)
         unlabeled, _, valid = self._stream(UNLABELED, self.split.unlabeled, step)
-        return Batch(images, targets, unlabeled, valid)
+        return Batch(images, targets, unlabeled, valid, real)
 
-    def _stream(self, stream: int, items: list[Item], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        views = []
-        for epoch, index in indices(self.config.seed, stream, len(items), self.config.batch_size, step):
-            image = self.dataset.read_image(items[index])
-            targets = self.dataset.read_targets(items[index]) if stream == LABELED else None
-            rng = np.random.default_rng([VIEW, self.config.seed, stream, epoch, index])
-            views.append(random_view(image, targets, self.config.augment, self.mean, rng))
+    def _stream(self, stream: int, items: list[Item], step: int) -> tuple[Tensor | Features, Tensor, Tensor]:
+        places = indices(self.config.seed, stream, len(items), self.config.batch_size, step)
+        if self.store is not None:
+            return self._stored(self.store, stream, [(items[index], epoch) for epoch, index in places])
+        views = [self._view(stream, items[index], epoch, index) for epoch, index in places]
         images, labels, valid = zip(*views, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(valid)
+
+    def _view(self, stream: int, item: Item, epoch: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        augment = self.config.augment
+        image = self.dataset.read_image(item)
+        height, width = image.shape[:2]
+        if augment.views is None:
+            rng = np.random.default_rng([VIEW, self.config.seed, stream, epoch, index])
+            view = draw_view(height, width, augment, rng)
+        else:
+            view = fixed_view(item, epoch % augment.views, height, width, augment)
+        unknown = torch.full(augment.crop, IGNORE_INDEX)
+        labels = unknown if stream == UNLABELED else view_targets(self.dataset.read_targets(item), view, augment)
+        return view_image(image, view, augment, self.mean), labels, view_valid(view, augment)
+
+    def _stored(
+        self, store: FeatureStore, stream: int, places: list[tuple[Item, int]]
+    ) -> tuple[Features, Tensor, Tensor]:
+        """The same from the store: the encoder has seen the images, their masks are read now."""
+        augment = self.config.augment
+        features = store.read([(item.id, epoch % store.views) for item, epoch in places])
+        views = [fixed_view(item, epoch % store.views, *store.size(item.id), augment) for item, epoch in places]
+        if stream == UNLABELED:
+            labels = [torch.full(augment.crop, IGNORE_INDEX) for _ in places]
+        else:
+            pairs = zip(places, views, strict=True)
+            labels = [self._stored_targets(item, epoch % store.views, view) for (item, epoch), view in pairs]
+        return features, torch.stack(labels), torch.stack([view_valid(view, augment) for view in views])
+
+    def _stored_targets(self, item: Item, number: int, view: View) -> Tensor:
+        if (item.id, number) not in self._targets:
+            targets = view_targets(self.dataset.read_targets(item), view, self.config.augment)
+            self._targets[item.id, number] = targets.byte()
+        return self._targets[item.id, number].long()
 
 
 def batch_notes(split: Split, batch_size: int, unlabeled: bool = True) -> list[str]:
@@ -134,6 +195,7 @@ def batches(
     mean: tuple[float, float, float],
     start: int = 0,
     unlabeled: bool = True,
+    store: FeatureStore | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """Step and batch, from step `start` to the last.
 
@@ -144,10 +206,11 @@ def batches(
         mean: The model's mean colour, RGB in 0..1, for the padding.
         start: First step; the batches are those of a run that began at 0.
         unlabeled: Whether the method uses unlabelled images.
+        store: Features of the images; the encoder runs in training if None.
     """
     steps = range(start, config.steps)
     loader = DataLoader(
-        StepDataset(dataset, split, config, mean, unlabeled),
+        StepDataset(dataset, split, config, mean, unlabeled, store),
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,

@@ -89,8 +89,8 @@ class Dataset:
         root: Folder that relative paths in list files refer to; None for scenes.
     """
 
-    def __init__(self, layout: Layout, config: DataConfig) -> None:
-        self.config = config
+    def __init__(self, layout: Layout, config: DataConfig, remember: bool = False) -> None:
+        self.config, self.remember = config, remember
         self.root = layout.root
         self.classes = _class_names(layout, config)
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
@@ -148,7 +148,7 @@ class Dataset:
         return self._remember(item, "resized" if resized else "original", read)
 
     def _remember(self, item: Item, what: str, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        if not self.config.cache:
+        if not self.remember:
             return read()
         if (item, what) not in self._cache:
             self._cache[item, what] = read()
@@ -177,14 +177,18 @@ class Dataset:
         return read_mask(mask)
 
 
-def open_dataset(config: DataConfig) -> Dataset:
+def open_dataset(config: DataConfig, remember: bool = False) -> Dataset:
     """Find the images and masks of a data set; pixels are read later.
+
+    Args:
+        config: Layout, folder, classes.
+        remember: Keep decoded images in memory.
 
     Raises:
         UserError: The root is missing, not a folder or not laid out as `data.kind` says; the classes are unclear.
     """
     layouts = {"voc": _voc, "cityscapes": _cityscapes, "folder": _folder, "scenes": _scenes}
-    return Dataset(layouts[config.kind](config), config)
+    return Dataset(layouts[config.kind](config), config, remember)
 
 
 def write_scenes(config: DataConfig, folder: Path) -> int:

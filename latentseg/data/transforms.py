@@ -1,5 +1,7 @@
 """Random views of training images: scale, crop, mirror, and the optional photometric changes."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,59 +13,77 @@ from latentseg.config import AugmentConfig
 from latentseg.data.images import IGNORE_INDEX
 
 
-def random_view(
-    image: NDArray[np.uint8],
-    targets: NDArray[np.uint8] | None,
-    augment: AugmentConfig,
-    mean: tuple[float, float, float],
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale, crop, mirror and recolour an image at random.
+class View(NamedTuple):
+    """One random view of an image: how it is scaled, cropped, mirrored and recoloured. Sizes in pixels."""
 
-    All random numbers are drawn in one fixed order whatever the options are, so switching
-    one option leaves the others' outcome as it was.
+    size: tuple[int, int]
+    """Height and width that the image is scaled to."""
+    window: tuple[int, int, int, int]
+    """Top, left, height and width of the part that is kept; the rest of the crop is padding, right and bottom."""
+    flip: bool
+    """Whether it is mirrored."""
+    colors: tuple[float, ...]
+    """Draws in 0..1 for brightness, contrast, saturation and hue."""
 
-    Args:
-        image: RGB, uint8, shape (H, W, 3).
-        targets: Class ids, uint8, shape (H, W); None for an unlabelled image.
-        augment: Ranges and probabilities.
-        mean: The model's mean colour, RGB in 0..1; it fills the padding.
-        rng: Source of all randomness.
 
-    Returns:
-        The image, float32 in 0..1, shape (3, h, w); class ids, int64, shape (h, w), 255 where there is no label; and
-        where the image shows, bool, shape (h, w): False in the padding at the right and the bottom.
+def draw_view(height: int, width: int, augment: AugmentConfig, rng: np.random.Generator) -> View:
+    """Draw a view of an image of the given height and width.
+
+    All random numbers are drawn in one fixed order whatever the options are, so switching one option leaves the
+    others' outcome as it was.
     """
     scale, top, left, mirror, *colors = rng.random(8).tolist()
-    factor = augment.scale[0] + scale * (augment.scale[1] - augment.scale[0])
-    size = [max(1, round(side * factor)) for side in image.shape[:2]]
-    height, width = (min(side, crop) for side, crop in zip(size, augment.crop, strict=True))
-    y, x = int(top * (size[0] - height + 1)), int(left * (size[1] - width + 1))
-    flip = mirror < augment.mirror
+    factor = _factor(augment, scale)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    shown = (min(size[0], augment.crop[0]), min(size[1], augment.crop[1]))
+    y, x = int(top * (size[0] - shown[0] + 1)), int(left * (size[1] - shown[1] + 1))
+    return View(size, (y, x, *shown), mirror < augment.mirror, tuple(colors))
 
+
+def _factor(augment: AugmentConfig, draw: float) -> float:
+    lowest, highest = augment.scale
+    if augment.scale_step is None:
+        return lowest + draw * (highest - lowest)
+    steps = round((highest - lowest) / augment.scale_step)
+    return lowest + augment.scale_step * int(draw * (steps + 1))
+
+
+def view_image(
+    image: NDArray[np.uint8], view: View, augment: AugmentConfig, mean: tuple[float, float, float]
+) -> Tensor:
+    """The view of an image (H, W, 3), RGB, uint8: float32 in 0..1, shape (3, h, w), padded with the mean colour."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    pixels = _window(pixels, size, (y, x, height, width), flip, InterpolationMode.BILINEAR)
-    view = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1).expand(3, *augment.crop).clone()
-    view[:, :height, :width] = _recolored(pixels, augment, colors).float() / 255
+    pixels = _window(pixels, view, InterpolationMode.BILINEAR)
+    shown = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1).expand(3, *augment.crop).clone()
+    _, _, height, width = view.window
+    shown[:, :height, :width] = _recolored(pixels, augment, view.colors).float() / 255
+    return shown
 
+
+def view_targets(targets: NDArray[np.uint8], view: View, augment: AugmentConfig) -> Tensor:
+    """The view of class ids (H, W), uint8: int64, shape (h, w), 255 where there is no label."""
     labels = torch.full(augment.crop, IGNORE_INDEX, dtype=torch.int64)
-    if targets is not None:
-        ids = torch.from_numpy(np.ascontiguousarray(targets))[None]
-        labels[:height, :width] = _window(ids, size, (y, x, height, width), flip, InterpolationMode.NEAREST_EXACT)[0]
+    ids = torch.from_numpy(np.ascontiguousarray(targets))[None]
+    _, _, height, width = view.window
+    labels[:height, :width] = _window(ids, view, InterpolationMode.NEAREST_EXACT)[0]
+    return labels
+
+
+def view_valid(view: View, augment: AugmentConfig) -> Tensor:
+    """Where the image shows, bool, shape (h, w): False in the padding at the right and the bottom."""
+    _, _, height, width = view.window
     valid = torch.zeros(augment.crop, dtype=torch.bool)
     valid[:height, :width] = True
-    return view, labels, valid
+    return valid
 
 
-def _window(
-    pixels: Tensor, size: list[int], window: tuple[int, int, int, int], flip: bool, how: InterpolationMode
-) -> Tensor:
-    scaled = functional.resize(pixels, size, how) if size != list(pixels.shape[-2:]) else pixels
-    cropped: Tensor = functional.crop(scaled, *window)
-    return cropped.flip(-1) if flip else cropped
+def _window(pixels: Tensor, view: View, how: InterpolationMode) -> Tensor:
+    scaled = functional.resize(pixels, list(view.size), how) if view.size != pixels.shape[-2:] else pixels
+    cropped: Tensor = functional.crop(scaled, *view.window)
+    return cropped.flip(-1) if view.flip else cropped
 
 
-def _recolored(pixels: Tensor, augment: AugmentConfig, draws: list[float]) -> Tensor:
+def _recolored(pixels: Tensor, augment: AugmentConfig, draws: tuple[float, ...]) -> Tensor:
     """Change brightness, contrast, saturation and hue, in this order; each draw in 0..1 spans the option's range."""
     brightness, contrast, saturation, hue = (2 * draw - 1 for draw in draws)
     if augment.brightness:

@@ -1,39 +1,55 @@
 """The methods: one file each, all on the contract of `base`."""
 
+from collections.abc import Sequence
 from math import ceil
 
 from latentseg.config import Config
+from latentseg.methods.advsemiseg import AdvSemiSeg
 from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.methods.given_classes import GivenClasses, group_ids
 from latentseg.methods.latent import Latent
 from latentseg.methods.supervised import Supervised
+from latentseg.methods.symmetric import Symmetric
 
 
-def build_method(config: Config, num_classes: int, num_labeled: int, num_images: int) -> Method:
+def build_method(config: Config, classes: Sequence[str], num_labeled: int, num_images: int) -> Method:
     """Build the method that the configuration names.
 
     Args:
         config: The run.
-        num_classes: C.
+        classes: Names of the semantic classes.
         num_labeled: Labelled training images.
         num_images: All training images, labelled and unlabelled.
+
+    Raises:
+        UserError: `method.groups` does not fit the classes.
     """
-    if config.method.name == "supervised":
-        return Supervised()
+    method = config.method
     images = {"dataset": num_images, "labeled": num_labeled}
-    given = config.method.ema_alpha
+    given = method.ema_alpha
     alpha = min(1.0, config.batch_size / images[given]) if isinstance(given, str) else given
-    return Latent(config.method, num_classes, alpha, ceil(config.method.consistency_start * config.steps))
+    start = ceil(method.consistency_start * config.steps)
+    match method.name:
+        case "supervised":
+            return Supervised()
+        case "latent":
+            return Latent(method, len(classes), alpha, start)
+        case "given_classes":
+            return GivenClasses(method, group_ids(method.groups or "identity", classes), alpha, start)
+        case "advsemiseg":
+            return AdvSemiSeg(method, start)
+        case "symmetric":
+            return Symmetric(method, start)
 
 
-def num_latent(config: Config) -> int:
-    """Channels of the latent branch that the method needs; 0 if it needs none."""
-    return config.method.num_latent if config.method.name == "latent" else 0
+def second_branch(config: Config, num_classes: int) -> int:
+    """Channels of the segmenter's second branch, for C semantic classes; 0 if the method needs none."""
+    method = config.method
+    if method.name == "latent":
+        return method.num_latent
+    if method.name == "given_classes" and isinstance(method.groups, dict):
+        return len(method.groups)
+    return num_classes if method.name in ("given_classes", "symmetric") else 0
 
 
-def needs_discriminator(config: Config) -> bool:
-    """Whether an adversarial term is on."""
-    adversarial = config.method.lambda_lbl_adv > 0 or config.method.lambda_ulbl_adv > 0
-    return config.method.name == "latent" and adversarial
-
-
-__all__ = ["Losses", "Method", "Networks", "Term", "build_method", "needs_discriminator", "num_latent"]
+__all__ = ["Losses", "Method", "Networks", "Term", "build_method", "second_branch"]

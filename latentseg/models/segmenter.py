@@ -11,10 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from latentseg.config import ModelConfig
 from latentseg.errors import UserError
+from latentseg.features import Features
 from latentseg.models.encoders import Encoder, build_encoder
 from latentseg.models.weights import load_weights
-
-_DILATIONS = (6, 12, 18, 24)
 
 
 class Output(NamedTuple):
@@ -37,12 +36,13 @@ class AsppHead(nn.Module):
     Args:
         in_channels: Channels of the map.
         num_outputs: Classes.
+        rates: Dilations.
     """
 
-    def __init__(self, in_channels: int, num_outputs: int) -> None:
+    def __init__(self, in_channels: int, num_outputs: int, rates: Sequence[int] = (6, 12, 18, 24)) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels, num_outputs, 3, padding=rate, dilation=rate) for rate in _DILATIONS
+            nn.Conv2d(in_channels, num_outputs, 3, padding=rate, dilation=rate) for rate in rates
         )
         for parameter in self.parameters():
             if parameter.ndim == 4:
@@ -161,8 +161,10 @@ class Segmenter(nn.Module):
         """How maps are resized; the discriminator does as the segmenter."""
         return self.encoder.align_corners
 
-    def forward(self, images: Tensor) -> Output:
-        """Segment images: (N, 3, H, W), RGB in 0..1."""
+    def forward(self, images: Tensor | Features) -> Output:
+        """Segment images: (N, 3, H, W), RGB in 0..1; or what `encode` made of them before."""
+        if isinstance(images, Features):
+            return self.decode([features.to(self.pixel_mean.dtype) for features in images.maps], images.size)
         height, width = images.shape[-2:]
         return self.decode(self.encode(images), (height, width))
 
@@ -213,7 +215,7 @@ class Segmenter(nn.Module):
 
 def _build_head(encoder: Encoder, num_outputs: int, config: ModelConfig) -> AsppHead | LightHead:
     if config.head == "aspp":
-        return AsppHead(encoder.channels[-1], num_outputs)
+        return AsppHead(encoder.channels[-1], num_outputs, config.aspp_rates)
     return LightHead(encoder, config.head_channels, config.head_stride, num_outputs)
 
 

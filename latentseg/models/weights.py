@@ -61,6 +61,7 @@ _CLASSIFIERS: dict[WeightsKind, tuple[str, ...]] = {
 }
 _NET = "encoder.net."
 _COCO_HEAD = "layer5.conv2d_list."
+_COCO_RATES = (6, 12, 18, 24)  # dilation of each convolution in it
 _OUR_PREFIX = "segmenter."
 _HEAD_BIASES = ("semantic_head.convs.0.bias", "semantic_head.classify.bias")
 
@@ -247,15 +248,20 @@ def _resnet(own: Mapping[str, Tensor], config: ModelConfig) -> tuple[dict[str, s
     if config.weights_kind == "coco":
         if config.load_head:
             names |= _coco_head(own, state, config)
-        else:
-            state = {key: value for key, value in state.items() if not key.startswith(_COCO_HEAD)}
+        taken = tuple(names)
+        state = {key: value for key, value in state.items() if not key.startswith(_COCO_HEAD) or key in taken}
     dropped = _CLASSIFIERS[config.weights_kind]
     return names, {key: value for key, value in state.items() if key not in dropped}
 
 
 def _coco_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, str]:
     head = "semantic_head.convs."
-    names = {_COCO_HEAD + key.removeprefix(head): key for key in own if key.startswith(head)}
+    names = {
+        f"{_COCO_HEAD}{_COCO_RATES.index(rate)}.{part}": f"{head}{i}.{part}"
+        for i, rate in enumerate(config.aspp_rates)
+        for part in ("weight", "bias")
+        if f"{head}{i}.{part}" in own
+    }
     if not names:
         raise UserError(
             f"{_source(config)} has a head of four dilated convolutions, which model.head={config.head} "

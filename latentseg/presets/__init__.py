@@ -31,6 +31,13 @@ def preset_text(name: str) -> str:
     return (resources.files(__name__) / f"{name}.yaml").read_text()
 
 
+def group_maps() -> dict[str, dict[str, list[str]]]:
+    """The maps from groups to classes that come with the package, by name, for `method.groups`."""
+    folder = resources.files(__name__) / "groups"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    return {Path(entry.name).stem: _mapping(entry.read_text(), entry.name) for entry in files}
+
+
 def preset_summaries() -> dict[str, str]:
     """What each preset is for, from its first line."""
     return {name: preset_text(name).splitlines()[0].removeprefix("# ") for name in preset_names()}
@@ -71,6 +78,10 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ())
             raise UserError(f"override {override!r} cannot be read: {error}".splitlines()[0]) from error
         _known_path(key.strip())
     values = OmegaConf.to_container(tree, resolve=True)
+    if isinstance(values, dict) and isinstance(values.get("method"), dict):
+        groups = values["method"].get("groups")
+        if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
+            values["method"]["groups"] = _read_groups(groups)
     return check_config(values, str(source))
 
 
@@ -118,6 +129,28 @@ def _read_source(source: str | Path) -> Any:
         raise UserError(f"{name} is not valid YAML: {error}") from error
 
 
+def _read_groups(name: str) -> dict[str, list[str]]:
+    shipped = group_maps()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
+        )
+    try:
+        return _mapping(path.read_text(), name)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"method.groups={name} is not valid YAML: {error}") from error
+
+
+def _mapping(text: str, source: str) -> dict[str, list[str]]:
+    groups = OmegaConf.to_container(OmegaConf.create(text))
+    if not isinstance(groups, dict) or not all(isinstance(members, list) for members in groups.values()):
+        raise UserError(f"method.groups={source} must hold lines of the form `group: [class, class]`")
+    return {str(group): [str(name) for name in members] for group, members in groups.items()}
+
+
 def option_names(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     """Dotted names of all options, sections included."""
     names: list[str] = []
@@ -130,7 +163,7 @@ def option_names(section: type[BaseModel] = Config, prefix: str = "") -> list[st
 
 def _known_path(key: str) -> None:
     known = option_names()
-    if key not in known and not key.startswith("data.class_map."):
+    if key not in known and not key.startswith(("data.class_map.", "method.groups.")):
         raise UserError(_unknown(key, known))
 
 

@@ -88,14 +88,14 @@ def test_a_later_start_gives_the_same_batches(folder_set: Callable[..., Path]) -
     assert list(batches(dataset, split, config, MEAN, start=7)) == []
 
 
-@pytest.mark.parametrize("cache", [False, True])
-def test_workers_and_cache_change_nothing(folder_set: Callable[..., Path], cache: bool) -> None:
+@pytest.mark.parametrize("remember", [False, True])
+def test_workers_and_memory_change_nothing(folder_set: Callable[..., Path], remember: bool) -> None:
     root = folder_set(size=(200, 300))
     options: dict[str, Any] = {"augment": {"crop": (189, 253), "contrast": 0.5, "saturation": 0.5, "hue": 0.2}}
     dataset, split, config = setup(root, **options)
     alone = list(batches(dataset, split, config, MEAN))
-    data = {"root": str(root), "labeled": 3, "cache": cache}
-    dataset, split, config = setup(root, workers=2, data=data, **options)
+    dataset, split, config = setup(root, workers=2, **options)
+    dataset = open_dataset(config.data, remember)
     for (_, one), (_, other) in zip(alone, batches(dataset, split, config, MEAN), strict=True):
         assert same(one, other)
 

@@ -193,7 +193,7 @@ def test_resize_applies_to_views_and_not_to_scores(folder_set: Callable[..., Pat
 
 def test_cache_reads_once_and_hands_out_copies(folder_set: Callable[..., Path]) -> None:
     root = folder_set()
-    dataset = open_dataset(DataConfig(root=str(root), cache=True))
+    dataset = open_dataset(DataConfig(root=str(root)), remember=True)
     item = dataset.items("val")[0]
     first = dataset.read_image(item).copy()
     dataset.read_image(item)[:] = 0

@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentseg.config import AugmentConfig
-from latentseg.data.transforms import random_view
+from latentseg.data.transforms import draw_view, view_image, view_targets, view_valid
 
 MEAN = (0.1, 0.2, 0.3)
 
@@ -15,6 +15,19 @@ def pair(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
         rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         rng.integers(0, 3, (height, width), dtype=np.uint8),
     )
+
+
+def random_view(
+    image: NDArray[np.uint8],
+    targets: NDArray[np.uint8] | None,
+    augment: AugmentConfig,
+    mean: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A view, its class ids, and where it shows image."""
+    view = draw_view(*image.shape[:2], augment, rng)  # type: ignore[call-arg]
+    labels = torch.full(augment.crop, 255) if targets is None else view_targets(targets, view, augment)
+    return view_image(image, view, augment, mean), labels, view_valid(view, augment)
 
 
 def options(**changes: object) -> AugmentConfig:

@@ -1,0 +1,93 @@
+"""The parts of a step and the discriminator's side of it, the same in every adversarial method."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentseg.data.batches import Batch
+from latentseg.losses import IGNORE_INDEX, real_or_fake
+from latentseg.methods.base import Losses, Networks, Term
+
+
+class Adversary:
+    """Judges the segmenter's maps during one step, then learns from them.
+
+    While the segmenter is judged the discriminator's parameters are frozen: it learns nothing from that, and the
+    gradient of its own turn stays its own.
+    """
+
+    def __init__(self, nets: Networks) -> None:
+        """Freeze the discriminator, if there is one."""
+        self._discriminator: nn.Module | None = None
+        self._fakes: list[tuple[Tensor, Tensor]] = []
+        if "discriminator" in nets:
+            self._discriminator = nets["discriminator"].requires_grad_(False)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a discriminator."""
+        return self._discriminator is not None
+
+    def see(self, probs: Tensor, valid: Tensor | None) -> None:
+        """Remember a map of the segmenter, shape (N, C, H, W), as a fake; `valid` (N, H, W), all pixels if None."""
+        shown = probs.new_ones(len(probs), *probs.shape[2:], dtype=torch.bool) if valid is None else valid
+        self._fakes.append((probs.detach(), shown))
+
+    def judge(self, name: str, weight: float, probs: Tensor, valid: Tensor | None) -> dict[str, Term]:
+        """Remember a map as a fake; give the term by which the segmenter wants it called real (Eq. 5), if weighted."""
+        self.see(probs, valid)
+        if weight == 0:
+            return {}
+        return {name: Term(weight, real_or_fake(self.verdict(probs), real=True, valid=valid))}
+
+    def verdict(self, probs: Tensor) -> Tensor:
+        """Logits (N, 1, H, W) for a map; the gradient goes through to the segmenter."""
+        assert self._discriminator is not None
+        logits: Tensor = self._discriminator(probs)
+        return logits
+
+    def learn(self, batch: Batch) -> Losses:
+        """The discriminator's own turn: what it saw is fake, the truth is real.
+
+        arXiv:1912.12936, Eq. 12. The truth is one-hot, and all zeros at ignored pixels, which carry no loss.
+        """
+        assert self._discriminator is not None
+        self._discriminator.requires_grad_(True)
+        targets = batch.targets if batch.real is None else batch.real
+        valid = targets != IGNORE_INDEX
+        maps = torch.cat([probs for probs, _ in self._fakes])
+        shown = torch.cat([mask for _, mask in self._fakes])
+        truth = F.one_hot(targets.where(valid, 0), maps.shape[1]) * valid.unsqueeze(-1)
+        real = self._discriminator(truth.permute(0, 3, 1, 2).to(maps.dtype))
+        fake = self._discriminator(maps)
+        terms = {
+            "real": Term(0.5, real_or_fake(real, real=True, valid=valid)),
+            "fake": Term(0.5, real_or_fake(fake, real=False, valid=shown)),
+        }
+        return Losses("discriminator", terms)
+
+
+Part = Callable[[Adversary, Any, Any], Losses]
+"""What one batch teaches: of the adversary and the logits of the two branches (the second None without one)."""
+
+
+def alternate(nets: Networks, batch: Batch, labeled: Part, unlabeled: Part | None) -> Iterator[Losses]:
+    """Yield the labelled part, the unlabelled part and the discriminator's turn of a step.
+
+    The segmenter runs once for each of the first two, and no graph outlives its part.
+
+    Args:
+        nets: "segmenter", and "discriminator" if the method is adversarial.
+        batch: One labelled batch, and an unlabelled one unless all images have labels.
+        labeled: Losses of the labelled images.
+        unlabeled: Losses of the unlabelled images; None leaves their forward out.
+    """
+    adversary = Adversary(nets)
+    yield labeled(adversary, *nets["segmenter"](batch.images))
+    if batch.unlabeled is not None and unlabeled is not None:
+        yield unlabeled(adversary, *nets["segmenter"](batch.unlabeled))
+    if adversary.on:
+        yield adversary.learn(batch)
