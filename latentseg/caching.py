@@ -85,7 +85,8 @@ def _announce(folder: Path, images: int, views: int, size: int) -> None:
     text = f"features of {images} images, {views} views each: {size / 1e9:.2f} GB in {folder}"
     if size > 0.95 * free:
         raise UserError(
-            f"{text}, but the disk has {free / 1e9:.2f} GB left: set cache_folder to another disk, or fewer augment.views"
+            f"{text}, but the disk has {free / 1e9:.2f} GB left: "
+            f"set cache_folder to another disk, or fewer augment.views"
         )
     console.print(text, markup=False, highlight=False)
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from latentseg.errors import UserError
-from latentseg.presets import describe_options, load_config, preset_summaries, preset_text
+from latentseg.presets import describe_options, group_maps, load_config, preset_summaries, preset_text
 
 app = typer.Typer(
     help="Train a semantic segmenter from a few labelled images and a pile of unlabelled ones.",
@@ -87,12 +87,75 @@ def predict(
 
 
 @app.command()
+def sweep(
+    source: Annotated[str, typer.Argument(help="A shipped sweep (see `latentseg presets --sweeps`), or a YAML file.")],
+    overrides: Overrides = None,
+    run_root: Annotated[Path, typer.Option(help="Folder of the cells' run folders; sweeps may share it.")] = Path(
+        "runs/sweep"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage, such as postgresql://...; a journal file if not given.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and the expected cost.")] = False,
+) -> None:
+    """Train and score every cell of a grid; stopped or killed, the same command goes on.
+
+    For example: latentseg sweep table3_camvid data.root=CamVid --run-root runs/tables --workers 2
+    """
+    from latentseg import sweeps  # noqa: PLC0415
+
+    grid = sweeps.read_sweep(source, overrides or [])
+    if dry_run:
+        console.print(sweeps.dry_run(grid, run_root, workers))
+    else:
+        sweeps.run_sweep(grid, run_root, workers, storage)
+
+
+@app.command()
+def analyse(
+    run: RunFolder,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="val, test, holdout or train.")] = "val",
+    checkpoint: Checkpoint = "last",
+    baseline: Annotated[Path | None, typer.Option(help="Run folder of the supervised twin.")] = None,
+) -> None:
+    """Look into the latent classes: P(l|c), groups in words, what they tell, and whether they are easier."""
+    from latentseg.analysis import analyse as run_analysis  # noqa: PLC0415
+
+    console.print(run_analysis(run, split, checkpoint, baseline, overrides or []).text(), markup=False, highlight=False)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders and sweeps (their run roots).", metavar="PATHS...")],
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page: tables beside the paper's, curves, heat maps, pictures, cost."""
+    from latentseg.report.page import write_report  # noqa: PLC0415
+
+    console.print(f"report: {write_report(paths, out)}", markup=False, highlight=False)
+
+
+@app.command()
 def presets(
     name: Annotated[str | None, typer.Argument(help="Print this preset.")] = None,
     options: Annotated[bool, typer.Option("--options", help="Explain every option: type, default, meaning.")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Print the maps for method.groups.")] = False,
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="List the sweeps: the paper's tables.")] = False,
 ) -> None:
-    """List the presets, print one, or explain every option."""
-    if options:
+    """List the presets, print one, explain every option, print the maps of classes to groups, or list the sweeps."""
+    if sweeps:
+        from latentseg.sweep_files import sweep_summaries  # noqa: PLC0415
+
+        for title, summary in sweep_summaries().items():
+            console.print(f"{title:20}{summary}", markup=False, highlight=False)
+    elif groups:
+        for title, members in group_maps().items():
+            console.print(title, markup=False, highlight=False)
+            for group, names in members.items():
+                console.print(f"  {group}: {', '.join(names)}", markup=False, highlight=False)
+    elif options:
         for line in describe_options():
             console.print(line, markup=False, highlight=False)
     elif name:

@@ -1,70 +1,19 @@
 """The methods: their terms against a plain reading of the paper, and every guard."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
+from toy import SIZE, C, L, Pixelwise, batch, networks, run, tensors
 
 from latentseg.config import MethodConfig
 from latentseg.data.batches import Batch
-from latentseg.methods import Losses, Networks
+from latentseg.methods import Networks
 from latentseg.methods.latent import Latent, effective
 from latentseg.methods.supervised import Supervised
-from latentseg.models.discriminator import Discriminator
-from latentseg.models.segmenter import Output
-
-C, L, SIZE = 4, 3, 32
-
-
-class Pixelwise(nn.Module):
-    """A segmenter of 1x1 convolutions that counts its forwards."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.semantic = nn.Conv2d(3, C, 1)
-        self.latent = nn.Conv2d(3, L, 1)
-        self.forwards = 0
-
-    def forward(self, images: Tensor) -> Output:
-        self.forwards += 1
-        return Output(self.semantic(images), self.latent(images))
-
-
-def networks(adversarial: bool = True) -> Networks:
-    torch.manual_seed(0)
-    nets: dict[str, nn.Module] = {"segmenter": Pixelwise()}
-    if adversarial:
-        nets["discriminator"] = Discriminator(C, width=4)
-    return Networks(nets).double()
-
-
-def batch() -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    targets = torch.randint(0, C, (2, SIZE, SIZE), generator=generator)
-    targets[0, :9] = 255
-    valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    valid[1, :, 20:] = False
-    return Batch(
-        images=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
-        targets=targets,
-        unlabeled=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
-        unlabeled_valid=valid,
-    )
 
 
 def latent(alpha: float = 0.25, start: int = 0, **weights: float) -> Latent:
     return Latent(MethodConfig(num_latent=L, **weights), C, alpha, start).double()  # type: ignore[arg-type]
-
-
-def run(method: nn.Module, nets: Networks, step: int = 0, backward: bool = True) -> dict[str, float]:
-    parts: Iterator[Losses] = method(nets, batch(), step)
-    values: dict[str, float] = {}
-    for losses in parts:
-        if backward:
-            torch.autograd.backward(torch.stack([term.weight * term.value for term in losses.terms.values()]).sum())
-        values |= {name: float(term.value.detach()) for name, term in losses.terms.items()}
-    return values
 
 
 def twin(nets: Networks, alpha: float, before: Tensor) -> tuple[dict[str, float], Tensor]:
@@ -203,9 +152,9 @@ def test_ignored_and_padded_pixels_change_no_term() -> None:
     assert data.unlabeled is not None
     assert data.unlabeled_valid is not None
     other = Batch(
-        data.images.where((data.targets != 255).unsqueeze(1), 7.0),
+        tensors(data.images).where((data.targets != 255).unsqueeze(1), 7.0),
         data.targets,
-        data.unlabeled.where(data.unlabeled_valid.unsqueeze(1), -3.0),
+        tensors(data.unlabeled).where(data.unlabeled_valid.unsqueeze(1), -3.0),
         data.unlabeled_valid,
     )
     results = []

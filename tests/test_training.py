@@ -24,8 +24,8 @@ from latentseg.errors import UserError
 from latentseg.losses import consistency
 from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
-from latentseg.presets import load_config
 from latentseg.optim import decay
+from latentseg.presets import load_config
 from latentseg.runs import Run, open_run, read_metrics
 from latentseg.training import build_state, make_fabric, total, train, training_step
 

@@ -1,8 +1,8 @@
 """Features of a few views of each image, kept on disk: memory-mapped, float16, filled image by image.
 
 A store is one folder: `index.json` (what it holds), `map_I.npy` (shape (images * views, h, w, channels), so that a
-row is channels-last), `sizes.npy` (height and width of each image) and `done.npy` (which images are in it). An image counts
-once all its rows are written, so a killed process loses at most the image it was at.
+row is channels-last), `sizes.npy` (height and width of each image) and `done.npy` (which images are in it). An image
+counts once all its rows are written, so a killed process loses at most the image it was at.
 """
 
 import json

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from toy import tensors
 
 from latentseg.config import Config
 from latentseg.data.batches import LABELED, UNLABELED, Batch, StepDataset, batch_notes, batches, indices
@@ -47,7 +48,7 @@ def test_fewer_images_than_a_batch_repeat_and_are_noted(folder_set: Callable[...
     (note,) = StepDataset(dataset, split, config, MEAN).notes
     assert note.startswith("1 labelled images are fewer than a batch (2)")
     _, batch = next(batches(dataset, split, config, MEAN))
-    assert not torch.equal(batch.images[0], batch.images[1])  # the same image in another view
+    assert not torch.equal(tensors(batch.images)[0], tensors(batch.images)[1])  # the same image in another view
 
 
 def test_batches_have_the_promised_shapes(folder_set: Callable[..., Path]) -> None:
@@ -57,10 +58,10 @@ def test_batches_have_the_promised_shapes(folder_set: Callable[..., Path]) -> No
     batch = steps[0][1]
     assert batch.unlabeled is not None
     assert batch.unlabeled_valid is not None
-    assert batch.images.shape == batch.unlabeled.shape == (2, 3, 8, 10)
+    assert tensors(batch.images).shape == tensors(batch.unlabeled).shape == (2, 3, 8, 10)
     assert batch.targets.shape == batch.unlabeled_valid.shape == (2, 8, 10)
-    assert (batch.images.dtype, batch.targets.dtype) == (torch.float32, torch.int64)
-    assert batch.to("meta").images.device.type == "meta"
+    assert (tensors(batch.images).dtype, batch.targets.dtype) == (torch.float32, torch.int64)
+    assert tensors(batch.to("meta").images).device.type == "meta"
 
 
 def test_without_use_for_them_no_unlabelled_images_are_read(folder_set: Callable[..., Path]) -> None:
@@ -71,7 +72,7 @@ def test_without_use_for_them_no_unlabelled_images_are_read(folder_set: Callable
     assert alone.unlabeled is None
     assert alone.unlabeled_valid is None
     assert alone.to("cpu").unlabeled is None
-    assert torch.equal(alone.images, both.images)
+    assert torch.equal(tensors(alone.images), tensors(both.images))
     dataset, split, config = setup(root, labeled="all")
     assert next(batches(dataset, split, config, MEAN))[1].unlabeled is None
 
@@ -105,7 +106,24 @@ def test_a_view_depends_on_seed_epoch_and_index_alone(folder_set: Callable[..., 
     views = []
     for size in (2, 3):
         dataset, split, config = setup(root, batch_size=size, steps=6 // size)
-        views.append(torch.cat([batch.images for _, batch in batches(dataset, split, config, MEAN)]))
+        views.append(torch.cat([tensors(batch.images) for _, batch in batches(dataset, split, config, MEAN)]))
     assert torch.equal(views[0], views[1])
     dataset, split, config = setup(root, seed=1)
-    assert not torch.equal(next(batches(dataset, split, config, MEAN))[1].images, views[0][:2])
+    other = tensors(next(batches(dataset, split, config, MEAN))[1].images)
+    assert not torch.equal(other, views[0][:2])
+
+
+def test_the_truth_for_the_discriminator_can_come_from_an_own_stream(folder_set: Callable[..., Path]) -> None:
+    root = folder_set()
+    adversarial = {"name": "latent"}
+    options = {"augment": {"crop": (32, 32)}, "method": adversarial}
+    dataset, split, config = setup(root, **options)
+    assert next(batches(dataset, split, config, MEAN))[1].real is None
+    dataset, split, config = setup(root, **options, discriminator={"real_maps": "loader"})
+    steps = [batch for _, batch in batches(dataset, split, config, MEAN)]
+    truths = [batch.real for batch in steps if batch.real is not None]
+    assert len(truths) == 7
+    assert all(truth.shape == (2, 32, 32) and truth.dtype == torch.int64 for truth in truths)
+    assert any(not torch.equal(truth, batch.targets) for truth, batch in zip(truths, steps, strict=True))
+    dataset, split, config = setup(root, discriminator={"real_maps": "loader"})  # supervised: nobody needs it
+    assert next(batches(dataset, split, config, MEAN))[1].real is None

@@ -120,3 +120,10 @@ def test_the_input_is_left_as_it_was_and_global_chance_is_not_used() -> None:
     random_view(image, targets, augment, MEAN, np.random.default_rng(0))
     np.testing.assert_array_equal(image, before)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_scales_come_in_steps_where_asked_for() -> None:
+    augment = options(scale=(0.5, 1.6), scale_step=0.1)
+    sizes = {draw_view(100, 200, augment, np.random.default_rng(seed)).size for seed in range(300)}
+    assert sizes == {(10 * k, 20 * k) for k in range(5, 17)}  # 0.5 + k / 10, k = 0..11
+    assert draw_view(100, 200, options(scale=(1, 1), scale_step=0.1), np.random.default_rng(0)).size == (100, 200)

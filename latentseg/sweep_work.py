@@ -1,0 +1,120 @@
+"""The work on the cells of a sweep, by any number of workers that share a run root. The folders are the truth.
+
+Optuna hands out each cell once. It never offers an interrupted cell again, and may hand one to two workers at once; so
+a cell is worked on under a lock that dies with its owner, a cell with a file DONE is finished, and what Optuna does not
+offer any more is found by looking through the folders.
+"""
+
+import json
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from latentseg.checkpoints import Checkpoints, write_atomically
+from latentseg.errors import UserError
+from latentseg.evaluation import evaluate
+from latentseg.locks import try_hold
+from latentseg.presets import load_config
+from latentseg.runs import read_metrics
+from latentseg.sweep_cells import Cell, Sweep, cell_lock, cell_owner, read_done
+from latentseg.sweep_queue import Queue
+from latentseg.training import train
+
+POLL = 2.0
+"""Seconds between two looks at cells that others hold."""
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+def work(sweep: Sweep, run_root: Path, queue: Queue, threads: int | None, told: Callable[[], None]) -> None:
+    """Take cells till each one is done or failed.
+
+    Args:
+        sweep: The sweep.
+        run_root: Folder of all run folders.
+        queue: Optuna's list of cells.
+        threads: Threads of PyTorch, unless the cell says.
+        told: Called after each cell.
+    """
+
+    def is_open(cell: Cell) -> bool:
+        folder = run_root / cell.folder
+        return read_done(folder, sweep.splits) is None and not (folder / "FAILED").is_file()
+
+    while rest := [cell for cell in sweep.cells if is_open(cell)]:
+        offered = queue.next()
+        worked = False
+        for cell in [offered] if offered else rest:
+            if cell_owner(cell, run_root):
+                continue
+            with try_hold(cell_lock(cell, run_root)) as taken:
+                worked = taken and is_open(cell)
+                if worked:
+                    console.print(f"cell {cell.folder}: {cell.row}", markup=False, highlight=False)
+                    run_cell(sweep, cell, run_root, threads)
+            if worked:
+                queue.tell()
+                told()
+                break
+        if not (worked or offered):
+            time.sleep(POLL)  # all held by others: till they are done, or dead
+    while queue.next():  # done by other sweeps, or failed: nothing is left to hand out
+        pass
+    queue.tell()
+
+
+def run_cell(sweep: Sweep, cell: Cell, run_root: Path, threads: int | None) -> None:
+    """Train, score and write DONE; what is there already is not repeated. An error goes to the file FAILED."""
+    folder = run_root / cell.folder
+    try:
+        _train_cell(sweep, cell, folder, threads)
+        scored = {split: _score(folder, split, cell.config.steps) for split in sweep.splits}
+        old = read_done(folder, ()) or {"scores": {}, "evaluations": {}}
+        done = {
+            "steps": cell.config.steps,
+            "seconds": sum(row.get("seconds") or 0.0 for row in read_metrics(folder)),
+            "scores": old["scores"] | {split: scores for split, (_, scores) in scored.items()},
+            "evaluations": old["evaluations"] | {split: file for split, (file, _) in scored.items()},
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+        }
+        write_atomically(folder / "DONE", json.dumps(done, indent=1).encode())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells go on
+        message = f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        trace = "" if isinstance(error, UserError) else traceback.format_exc() + "\n"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "FAILED", (trace + " ".join(message.split()) + "\n").encode())
+        console.print(f"cell {cell.folder} failed: {message}", style="red", markup=False, highlight=False)
+
+
+def _train_cell(sweep: Sweep, cell: Cell, folder: Path, threads: int | None) -> None:
+    """Train to the last step, with the runtime options that the folder began with."""
+    overrides = list(cell.options)
+    if (folder / "config.yaml").is_file():
+        begun = load_config(folder / "config.yaml")
+        overrides += [f"threads={begun.threads or 'null'}", f"cache_folder={json.dumps(begun.cache_folder)}"]
+    else:
+        (folder / ".config.yaml.tmp").unlink(missing_ok=True)  # of a worker killed in its first moment
+        overrides += [f"threads={threads}"] if threads and cell.config.threads is None else []
+    last = Checkpoints(folder / "checkpoints").last()
+    if last is None or last.step < cell.config.steps:
+        train(load_config(sweep.base, overrides), folder, resume=True)
+
+
+def _score(folder: Path, split: str, steps: int) -> tuple[str, dict[str, Any]]:
+    """File and scores of the last step on a split; evaluated if no file has them."""
+    for attempt in range(2):
+        for path in sorted(folder.glob(f"evaluation-{split}-last*.json")):
+            evaluation = json.loads(path.read_text(encoding="utf-8"))
+            if evaluation["step"] == steps:
+                names = ("miou", "iou", "pixel_accuracy")
+                return path.name, {name: evaluation["scores"][name] for name in names}
+        if attempt == 0:
+            evaluate(folder, split)
+    raise UserError(f"{folder} has no checkpoint of step {steps}, the last one")

@@ -1,0 +1,57 @@
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentseg.report import curves
+from latentseg.report.collect import read_run
+
+
+@pytest.mark.parametrize(
+    ("column", "share"),
+    [
+        ("1/8", 0.125),
+        (0.25, 0.25),
+        ("all", 1.0),
+        (12, None),
+        ("list.txt", None),
+        ("1/0", None),
+        ("1/1", 1.0),
+        (1, None),
+    ],
+)
+def test_labeled_share(column: object, share: float | None) -> None:
+    assert curves.labeled_share(column) == share
+
+
+def test_smoothing_keeps_a_line_and_its_ends() -> None:
+    points = np.stack([np.arange(60.0), np.full(60, 3.0)], 1)
+    assert np.allclose(curves._smooth(points), points)
+    spike = points.copy()
+    spike[30, 1] = 8.0
+    smooth = curves._smooth(spike)  # ceil(60 / 15) // 2 = 2: windows of 5
+    assert smooth[:, 1].max() == pytest.approx(4.0)
+    assert np.flatnonzero(smooth[:, 1] > 3.5).tolist() == [28, 29, 30, 31, 32]
+    short = points[:4]
+    assert np.array_equal(curves._smooth(short), short)
+
+
+def test_one_panel_per_term(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a"), make_run("b", seed=1)]
+    rows = [{"step": s, "ce": 1.0, "cons": 2.0, "val_miou": 0.5, "val_iou": [1.0], "seconds": 1.0} for s in (1, 2, 3)]
+    (runs[1] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    charts = curves.learning_charts({"x": [read_run(run) for run in runs], "nothing": []})
+    assert [chart.title for chart in charts] == ["ce", "cons", "val_miou"]
+    svg = base64.b64decode(charts[0].uri.partition(",")[2]).decode()
+    assert svg.startswith("<?xml")
+    assert "<text" not in svg, "letters are outlines: no font is needed"
+
+
+def test_runs_with_other_steps_are_drawn_one_by_one(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("a"), make_run("b")]
+    rows = [{"step": s, "ce": 1.0} for s in (11, 21)]
+    (runs[1] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(curves.learning_charts({"x": [read_run(run) for run in runs]})) == 1

@@ -1,0 +1,77 @@
+"""A segmenter of 1x1 convolutions and one batch, for tests of the methods."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from latentseg.data.batches import Batch
+from latentseg.methods import Losses, Method, Networks
+from latentseg.models.discriminator import Discriminator
+from latentseg.models.segmenter import Output
+
+C, L, SIZE = 4, 3, 32
+PIXELS = [(n, y, x) for n in range(2) for y in range(SIZE) for x in range(SIZE)]
+
+
+class Pixelwise(nn.Module):
+    """A segmenter of 1x1 convolutions that counts its forwards."""
+
+    def __init__(self, num_latent: int = L) -> None:
+        super().__init__()
+        self.semantic = nn.Conv2d(3, C, 1)
+        self.latent = nn.Conv2d(3, num_latent, 1)
+        self.forwards = 0
+
+    def forward(self, images: Tensor) -> Output:
+        self.forwards += 1
+        return Output(self.semantic(images), self.latent(images))
+
+
+def networks(adversarial: bool = True, num_latent: int = L) -> Networks:
+    torch.manual_seed(0)
+    nets: dict[str, nn.Module] = {"segmenter": Pixelwise(num_latent)}
+    if adversarial:
+        nets["discriminator"] = Discriminator(C, width=4)
+        for parameter in nets["discriminator"].parameters():
+            parameter.data *= 3  # fresh, it says the same everywhere
+    return Networks(nets).double()
+
+
+def segmenter_of(nets: Networks) -> Pixelwise:
+    segmenter = nets["segmenter"]
+    assert isinstance(segmenter, Pixelwise)
+    return segmenter
+
+
+def tensors(images: object) -> Tensor:
+    """The images of a batch, which are images here and no features."""
+    assert isinstance(images, Tensor)
+    return images
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randint(0, C, (2, SIZE, SIZE), generator=generator)
+    targets[0, :9] = 255
+    valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    valid[1, :, 20:] = False
+    return Batch(
+        images=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+        targets=targets,
+        unlabeled=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+        unlabeled_valid=valid,
+    )
+
+
+def run(
+    method: Method, nets: Networks, step: int = 0, backward: bool = True, data: Batch | None = None
+) -> dict[str, float]:
+    """Take one step of a method; the value of each term by name."""
+    parts: Iterator[Losses] = method(nets, data or batch(), step)
+    values: dict[str, float] = {}
+    for losses in parts:
+        if backward:
+            torch.autograd.backward(torch.stack([term.weight * term.value for term in losses.terms.values()]).sum())
+        values |= {name: float(term.value.detach()) for name, term in losses.terms.items()}
+    return values
