@@ -7,12 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from latentseg.config import Config
+from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
+from latentseg.data.images import VOC_CLASSES
 from latentseg.errors import UserError
+from latentseg.methods.given_classes import group_ids
 from latentseg.presets import (
     check_config,
     describe_options,
     differences,
     dump_config,
+    group_maps,
     load_config,
     option_names,
     preset_names,
@@ -101,7 +105,7 @@ def test_paper_presets_have_the_papers_values(name: str, expected: dict[str, Any
 
 
 def test_every_preset_loads_and_says_what_it_is_for() -> None:
-    assert preset_names() == ["animals", "camvid", "cityscapes", "folder", "scenes", "voc"]
+    assert preset_names() == ["animals", "camvid", "cityscapes", "folder", "scenes", "voc", "voc_advsemiseg"]
     assert all(preset_text(name).startswith("# ") for name in preset_names())
     assert all(len(summary) > 20 for summary in preset_summaries().values())
     kinds = {name: load_config(name).data.kind for name in preset_names()}
@@ -112,6 +116,7 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
         "folder": "folder",
         "scenes": "scenes",
         "voc": "voc",
+        "voc_advsemiseg": "voc",
     }
     assert kinds == expected
 
@@ -309,3 +314,56 @@ def test_a_crop_too_small_for_the_discriminator_is_refused_before_anything_start
     assert load_config("scenes", small).augment.crop == (64, 62)
     with pytest.raises(UserError, match=r"would see maps of 31 pixels .* needs 32"):
         load_config("scenes", [*small, "method.lambda_ulbl_adv=0.001"])
+
+
+def test_groups_by_name_by_file_and_by_hand_become_the_map_itself(tmp_path: Path) -> None:
+    given = ["method.name=given_classes"]
+    shipped = load_config("camvid", [*given, "method.groups=camvid5"])
+    assert shipped.method.groups == group_maps()["camvid5"]
+    (tmp_path / "map.yaml").write_text("low: [a, b]\nhigh: [c]\n")
+    by_file = load_config("camvid", [*given, f"method.groups={tmp_path / 'map.yaml'}"])
+    assert by_file.method.groups == {"low": ["a", "b"], "high": ["c"]}
+    by_hand = load_config("camvid", [*given, "method.groups.low=[a,b]", "method.groups.high=[c]"])
+    assert by_hand == by_file
+    (tmp_path / "run.yaml").write_text(dump_config(by_file))
+    (tmp_path / "map.yaml").unlink()
+    assert load_config(tmp_path / "run.yaml") == by_file  # the run needs the file no more
+    assert load_config("camvid", [*given, "method.groups=identity"]).method.groups == "identity"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "nor a YAML file"), ("- a\n", "must hold lines of the form"), ("a: b\n", "must hold lines of the form")],
+)
+def test_groups_that_cannot_be_read(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_config("camvid", ["method.name=given_classes", f"method.groups={path}"])
+    with pytest.raises(UserError, match=r"needs method\.groups"):
+        load_config("camvid", ["method.name=given_classes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "groups"),
+    [("voc10", None, 10), ("animals4", "animals", 4), ("cityscapes7", None, 7), ("camvid5", "camvid", 5)],
+)
+def test_shipped_maps_fit_their_classes(name: str, preset: str | None, groups: int) -> None:
+    classes = (
+        load_config(preset).data.classes if preset else {"voc10": VOC_CLASSES, "cityscapes7": CITYSCAPES_CLASSES}[name]
+    )
+    shipped = group_maps()[name]
+    assert len(shipped) == groups
+    assert sorted(set(group_ids(shipped, list(classes or ())))) == list(range(groups))
+
+
+def test_advsemiseg_as_its_code_runs() -> None:
+    config = load_config("voc_advsemiseg")
+    beside_voc = {line.split(":")[0] for line in differences(config, load_config("voc"))}
+    assert beside_voc == {
+        "augment.mirror", "augment.scale", "discriminator.real_maps", "inference.miou_over", "inference.pad_to",
+        "method.name", "model.aspp_rates", "optim.encoder_updates", "optim.weight_decay",
+    }  # fmt: skip
+    assert (config.model.aspp_rates, config.optim.encoder_updates, config.optim.weight_decay) == ([6, 12], 3, 5e-4)
+    assert (config.method.lambda_self, config.method.trust, config.method.consistency_start) == (0.1, 0.2, 0.25)

@@ -172,3 +172,11 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
+
+
+def test_images_are_padded_to_the_asked_size_and_cropped_back(images: Tensor) -> None:
+    segmenter = PerPixel(grid=8)
+    padded = predict(segmenter, images, InferenceConfig(pad_to=(50, 40)))
+    assert segmenter.seen[0].shape[-2:] == (56, 56)  # (50, 53), up to the grid
+    assert segmenter.seen[0][0, :, 40, 0].tolist() == pytest.approx(MEAN)
+    torch.testing.assert_close(padded.semantic, predict(segmenter, images, InferenceConfig()).semantic)

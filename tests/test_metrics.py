@@ -65,3 +65,14 @@ def test_ids_outside_the_classes_are_refused(preds: list[int], targets: list[int
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         confusion_matrix(torch.zeros(2, 3), torch.zeros(3, 2), 3)
+
+
+def test_which_classes_are_in_the_mean() -> None:
+    """Class 0: IoU 1/3. Class 1: true, never found. Class 2: found, never true. Class 3: absent."""
+    matrix = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    found = {over: scores(matrix, over) for over in ("occurring", "hit", "all")}
+    assert {over: result.absent for over, result in found.items()} == {"occurring": 1, "hit": 3, "all": 0}
+    assert found["occurring"].miou == pytest.approx(1 / 9)
+    assert found["hit"].miou == pytest.approx(1 / 3)
+    assert found["all"].miou == pytest.approx(1 / 12)
+    assert all(math.isnan(result.iou[3]) for result in found.values())

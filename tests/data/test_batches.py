@@ -115,8 +115,7 @@ def test_a_view_depends_on_seed_epoch_and_index_alone(folder_set: Callable[..., 
 
 def test_the_truth_for_the_discriminator_can_come_from_an_own_stream(folder_set: Callable[..., Path]) -> None:
     root = folder_set()
-    adversarial = {"name": "latent"}
-    options = {"augment": {"crop": (32, 32)}, "method": adversarial}
+    options: dict[str, Any] = {"augment": {"crop": (32, 32)}, "method": {"name": "latent"}}
     dataset, split, config = setup(root, **options)
     assert next(batches(dataset, split, config, MEAN))[1].real is None
     dataset, split, config = setup(root, **options, discriminator={"real_maps": "loader"})

@@ -11,7 +11,7 @@ from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import UserError
 from latentseg.models.encoders import Encoder
 from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, DeepLabResNet
-from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.models.segmenter import AsppHead, Segmenter, build_segmenter
 from latentseg.models.weights import RECIPES, check_kind, load_weights, read_state
 
 
@@ -136,6 +136,22 @@ def test_class_count_of_the_coco_head(tmp_path: Path) -> None:
     light = config_for("coco", tmp_path / "file.pth", head="light", head_channels=8)
     with pytest.raises(UserError, match=r"model\.head=light.*model\.load_head=false"):
         load_weights(tiny(light), light)
+
+
+@pytest.mark.parametrize("rates", [[6, 12], [24, 6]])
+def test_some_dilations_of_the_coco_head(rates: list[int], tmp_path: Path) -> None:
+    file = resnet_file("coco")
+    torch.save(file, tmp_path / "file.pth")
+    config = config_for("coco", tmp_path / "file.pth", aspp_rates=rates)
+    segmenter = tiny(config)
+    load_weights(segmenter, config)
+    head = segmenter.semantic_head
+    assert isinstance(head, AsppHead)
+    assert [conv.dilation for conv in head.convs] == [(rate, rate) for rate in rates]
+    for i, rate in enumerate(rates):
+        assert torch.equal(
+            head.convs.state_dict()[f"{i}.weight"], file[f"layer5.conv2d_list.{(6, 12, 18, 24).index(rate)}.weight"]
+        )
 
 
 def ours(segmenter: nn.Module, file: Path) -> dict[str, Tensor]:
