@@ -75,12 +75,11 @@ def run_cell(sweep: Sweep, cell: Cell, run_root: Path, threads: int | None) -> N
     try:
         _train_cell(sweep, cell, folder, threads)
         scored = {split: _score(folder, split, cell.config.steps) for split in sweep.splits}
-        old = read_done(folder, ()) or {"scores": {}, "evaluations": {}}
+        old = read_done(folder, ()) or {"scores": {}}
         done = {
             "steps": cell.config.steps,
             "seconds": sum(row.get("seconds") or 0.0 for row in read_metrics(folder)),
-            "scores": old["scores"] | {split: scores for split, (_, scores) in scored.items()},
-            "evaluations": old["evaluations"] | {split: file for split, (file, _) in scored.items()},
+            "scores": old["scores"] | scored,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
         }
@@ -107,14 +106,17 @@ def _train_cell(sweep: Sweep, cell: Cell, folder: Path, threads: int | None) -> 
         train(load_config(sweep.base, overrides), folder, resume=True)
 
 
-def _score(folder: Path, split: str, steps: int) -> tuple[str, dict[str, Any]]:
-    """File and scores of the last step on a split; evaluated if no file has them."""
+def _score(folder: Path, split: str, steps: int) -> dict[str, Any]:
+    """Scores of the last step on a split; evaluated if no file has them, the validation's log included."""
+    names = ("miou", "iou", "pixel_accuracy")
+    for row in read_metrics(folder):
+        if row["step"] == steps and all(f"{split}_{name}" in row for name in names):
+            return {name: row[f"{split}_{name}"] for name in names}
     for attempt in range(2):
         for path in sorted(folder.glob(f"evaluation-{split}-last*.json")):
             evaluation = json.loads(path.read_text(encoding="utf-8"))
             if evaluation["step"] == steps:
-                names = ("miou", "iou", "pixel_accuracy")
-                return path.name, {name: evaluation["scores"][name] for name in names}
+                return {name: evaluation["scores"][name] for name in names}
         if attempt == 0:
             evaluate(folder, split)
     raise UserError(f"{folder} has no checkpoint of step {steps}, the last one")

@@ -232,7 +232,8 @@ def _fit(
 def _validate(config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log, step: int) -> None:
     """Score the held-out images and keep the weights if they are the best so far."""
     result = score_items(state.segmenter, dataset, items, config.inference)
-    log.write(step, {f"{config.validate_split}_miou": result.miou, f"{config.validate_split}_iou": result.iou})
+    names = ("miou", "iou", "pixel_accuracy")
+    log.write(step, {f"{config.validate_split}_{name}": getattr(result, name) for name in names})
     console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)
     best = run.checkpoints.best()
     if best is None or best.miou is None or result.miou > best.miou:

@@ -18,6 +18,7 @@ from rich.console import Console
 from latentseg import sweep_cells, sweep_cost, sweep_files, sweep_work, sweeps, training
 from latentseg.config import Config
 from latentseg.errors import UserError
+from latentseg.evaluation import evaluate
 from latentseg.locks import hold, live_owner
 from latentseg.presets import dump_config, load_config
 from latentseg.runs import read_metrics
@@ -285,13 +286,18 @@ def test_a_cell_is_trained_scored_and_written(tiny: Callable[..., Sweep], tmp_pa
     assert cell_state(sweep.cells[0], tmp_path / "root", sweep.splits).kind == "open"
     assert run_sweep(sweep, tmp_path / "root") == tmp_path / "root" / "sweeps" / "tiny.json"
     done = json.loads((folder / "DONE").read_text())
-    assert done.keys() == {"steps", "seconds", "scores", "evaluations", "finished", "host"}
+    assert done.keys() == {"steps", "seconds", "scores", "finished", "host"}
     assert done["steps"] == 2
     assert done["seconds"] == pytest.approx(sum(row.get("seconds", 0) for row in read_metrics(folder)))
     assert done["seconds"] > 0
     for split in ("val", "test"):
-        scores = json.loads((folder / done["evaluations"][split]).read_text())["scores"]
+        scores = json.loads(evaluate(folder, split).to_json())["scores"]
         assert done["scores"][split] == {name: scores[name] for name in ("miou", "iou", "pixel_accuracy")}
+    assert sorted(path.name for path in folder.glob("evaluation-*")) == [
+        "evaluation-test-last-2.json",  # the sweep's own is the first; val was scored by the training
+        "evaluation-test-last.json",
+        "evaluation-val-last.json",
+    ]
     assert cell_state(sweep.cells[0], tmp_path / "root", sweep.splits).text(2) == "done"
     (trial,) = trials(tmp_path / "root", sweep)
     assert trial.value == done["scores"]["val"]["miou"]
@@ -408,7 +414,7 @@ def test_a_further_split_is_scored_without_training(tiny: Callable[..., Sweep], 
     run_sweep(tiny("splits=test", "rows=supervised", "grid.seed=0"), tmp_path)
     assert [kind for kind, _ in fake] == ["train", "val", "test"]
     done = json.loads((tmp_path / cell.folder / "DONE").read_text())
-    assert done["scores"].keys() == done["evaluations"].keys() == {"val", "test"}
+    assert done["scores"].keys() == {"val", "test"}
     assert done["seconds"] == 3.5
 
 
