@@ -4,7 +4,7 @@
     python benchmarks/tables.py animals data.root=.../VOC2012
 
 The cells are those of `table3_SET`, `table5_SET`, `table4_SET` and of row AdvSemiSeg in `table1_animals` or
-`table2_camvid` at the smallest fraction; those of Table 3 also with the encoder trained along (`--trained`). The figures
+`table2_camvid` at the smallest fraction; those of Table 3 also with the encoder trained along (`--trained`). Figures
 of a cell go to benchmarks/tables_SET.json as it ends; cells that are there are skipped. At the end it prints the table.
 """
 
