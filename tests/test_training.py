@@ -172,6 +172,34 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert_same_run(tmp_path / "run", whole_run)
 
 
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [
+        ("advsemiseg", {"ce", "adv", "adv_u", "self", "real", "fake", "trusted"}),
+        ("given_classes", {"ce", "groups", "adv", "adv_u", "cons", "real", "fake", "effective_0.1", "effective_0.9"}),
+        ("symmetric", {"ce", "ce_2", "adv", "adv_2", "adv_u", "adv_u_2", "kl", "real", "fake"}),
+    ],
+)
+def test_the_other_methods_go_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, terms: set[str]
+) -> None:
+    options = [f"method.name={method}", "method.groups=identity", "method.consistency_start=0.5", "method.trust=0.4"]
+    config = tiny(*options, "steps=4", "data.scenes.val=1", "validate_every=0", "discriminator.real_maps=loader")
+    whole = train(config, tmp_path / "whole").folder
+    assert rows(whole)[-2].keys() == terms | {"step"}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "training_step", on_call(4, training.training_step, stop))
+        with pytest.raises(StoppedError):
+            train(config, tmp_path / "run")
+    torch.manual_seed(99)
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+    moved = last_tensors(whole)[1]
+    start = state_of(config).segmenter.state_dict()
+    heads = [name for name in start if name.startswith(("semantic_head", "latent_head")) and name.endswith("weight")]
+    assert not any(torch.equal(start[name], moved[f"segmenter.{name}"]) for name in heads)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
