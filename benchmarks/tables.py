@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from latentseg.sweep_cells import Cell, read_done
-from latentseg.sweeps import Sweep, read_sweep
+from latentseg.sweeps.cells import Cell, Sweep, read_done
+from latentseg.sweeps.files import read_sweep
 
 HERE = Path(__file__).parent
 SPLITS = {"camvid": ("val", "test"), "animals": ("val",)}

@@ -103,13 +103,17 @@ def sweep(
 
     For example: latentseg sweep table3_camvid data.root=CamVid --run-root runs/tables --workers 2
     """
-    from latentseg import sweeps  # noqa: PLC0415
+    from latentseg.sweeps.files import read_sweep  # noqa: PLC0415
 
-    grid = sweeps.read_sweep(source, overrides or [])
+    grid = read_sweep(source, overrides or [])
     if dry_run:
-        console.print(sweeps.dry_run(grid, run_root, workers))
+        from latentseg.sweeps.cost import dry_run as show_cost  # noqa: PLC0415
+
+        console.print(show_cost(grid, run_root, workers))
     else:
-        sweeps.run_sweep(grid, run_root, workers, storage)
+        from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
+
+        run_sweep(grid, run_root, workers, storage)
 
 
 @app.command()
@@ -146,7 +150,7 @@ def presets(
 ) -> None:
     """List the presets, print one, explain every option, print the maps of classes to groups, or list the sweeps."""
     if sweeps:
-        from latentseg.sweep_files import sweep_summaries  # noqa: PLC0415
+        from latentseg.sweeps.files import sweep_summaries  # noqa: PLC0415
 
         for title, summary in sweep_summaries().items():
             console.print(f"{title:20}{summary}", markup=False, highlight=False)

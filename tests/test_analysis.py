@@ -14,15 +14,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from latentseg import latent_stats as stats
-from latentseg.analysis import analyse
+from latentseg.analysis import analyse, stats
+from latentseg.analysis.findings import Analysis
+from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
 from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
-from latentseg.findings import Analysis
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
-from latentseg.latent_stats import Counts
 from latentseg.presets import load_config
 from latentseg.report import latent
 from latentseg.report.heatmap import Block, Panel, heat_maps

@@ -11,7 +11,7 @@ import typer.main
 from latentseg.cli import app
 from latentseg.errors import UserError
 from latentseg.presets import load_config, option_names, preset_names
-from latentseg.sweep_files import read_sweep, sweep_names
+from latentseg.sweeps.files import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("docs/paper.md", "CONTRIBUTING.md", "CHANGELOG.md")

@@ -12,8 +12,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-VERBS = {"training", "evaluation", "prediction", "analysis", "findings", "quickstart", "report", "cli", "__main__"}
-VERBS |= {"sweeps", "sweep_files", "sweep_cells", "sweep_work", "sweep_queue", "sweep_cost"}
+VERBS = {"training", "evaluation", "prediction", "analysis", "sweeps", "quickstart", "report", "cli", "__main__"}
 
 
 def imported(module: str) -> set[str]:

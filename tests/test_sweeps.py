@@ -15,18 +15,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from latentseg import sweep_cells, sweep_cost, sweep_files, sweep_work, sweeps, training
+from latentseg import training
 from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.locks import hold, live_owner
 from latentseg.presets import dump_config, load_config
 from latentseg.runs import read_metrics
-from latentseg.sweep_cells import Cell, Sweep, cell_lock, cell_state, folder_name, read_done, write_sweep
-from latentseg.sweep_files import option_text
-from latentseg.sweep_queue import Queue
-from latentseg.sweep_work import run_cell, work
-from latentseg.sweeps import dry_run, read_sweep, run_sweep, sweep_names, sweep_summaries
+from latentseg.sweeps import cells as sweep_cells
+from latentseg.sweeps import cost as sweep_cost
+from latentseg.sweeps import files as sweep_files
+from latentseg.sweeps import run as sweeps
+from latentseg.sweeps import work as sweep_work
+from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_state, folder_name, read_done, write_sweep
+from latentseg.sweeps.cost import dry_run
+from latentseg.sweeps.files import option_text, read_sweep, sweep_names, sweep_summaries
+from latentseg.sweeps.queue import Queue
+from latentseg.sweeps.run import run_sweep
+from latentseg.sweeps.work import run_cell, work
 
 optuna = pytest.importorskip("optuna")
 
@@ -308,7 +314,8 @@ def test_a_cell_is_trained_scored_and_written(tiny: Callable[..., Sweep], tmp_pa
 WORKER = """
 import sys
 from pathlib import Path
-from latentseg.sweeps import read_sweep, run_sweep
+from latentseg.sweeps.files import read_sweep
+from latentseg.sweeps.run import run_sweep
 run_sweep(read_sweep(sys.argv[1], sys.argv[3:]), Path(sys.argv[2]))
 """
 
@@ -658,7 +665,7 @@ def test_a_worker_process_gets_its_orders_and_its_share_of_the_cores(
     sweep = tiny("rows=supervised", "threads=null")
     monkeypatch.setattr(sys, "executable", str(stand_in))
     assert sweeps._start_worker(sweep, tmp_path, None, 3, 0).wait() == 0
-    assert (tmp_path / "arguments").read_text().split() == ["3", "-m", "latentseg.sweeps"]
+    assert (tmp_path / "arguments").read_text().split() == ["3", "-m", "latentseg.sweeps.run"]
     orders = json.loads((tmp_path / "orders").read_text())
     assert orders["parent"] == os.getpid()
     Queue(sweep, tmp_path, None).fill()

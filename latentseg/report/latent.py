@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from latentseg import latent_stats as stats
+from latentseg.analysis import stats
+from latentseg.analysis.findings import Analysis
+from latentseg.analysis.stats import Rows
 from latentseg.checkpoints import write_atomically
-from latentseg.findings import Analysis
-from latentseg.latent_stats import Rows
 from latentseg.report.heatmap import Block, Panel, heat_maps
 
 IGNORED = "(ignored)"

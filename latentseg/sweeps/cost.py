@@ -22,7 +22,7 @@ from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
 from latentseg.presets import load_config
-from latentseg.sweep_cells import Cell, State, Sweep, cell_state, duration, threads_each
+from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, duration, threads_each
 from latentseg.training import build_state, set_up, training_step
 
 STEPS = 3

@@ -4,8 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latentseg import latent_stats as stats
-from latentseg.latent_stats import Rows
+from latentseg.analysis import stats
+from latentseg.analysis.stats import Rows
 from latentseg.runs import finite_or_none
 
 

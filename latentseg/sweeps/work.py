@@ -22,8 +22,8 @@ from latentseg.evaluation import evaluate
 from latentseg.locks import try_hold
 from latentseg.presets import load_config
 from latentseg.runs import read_metrics
-from latentseg.sweep_cells import Cell, Sweep, cell_lock, cell_owner, read_done
-from latentseg.sweep_queue import Queue
+from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, read_done
+from latentseg.sweeps.queue import Queue
 from latentseg.training import train
 
 POLL = 2.0

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentseg import latent_stats as stats
+from latentseg.analysis import stats
+from latentseg.analysis.findings import Analysis, Baseline, Ease, Shares
+from latentseg.analysis.stats import Counts, Rows
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.errors import UserError
-from latentseg.findings import Analysis, Baseline, Ease, Shares
 from latentseg.inference import Probabilities, load_segmenter, predict_probs, to_tensor
-from latentseg.latent_stats import Counts, Rows
 from latentseg.losses import latent_given_class
 from latentseg.methods.given_classes import group_ids
 from latentseg.metrics import scores

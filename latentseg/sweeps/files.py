@@ -24,7 +24,7 @@ from yaml import YAMLError
 from latentseg import presets
 from latentseg.errors import UserError
 from latentseg.presets import load_config, option_names
-from latentseg.sweep_cells import Cell, Sweep, folder_name
+from latentseg.sweeps.cells import Cell, Sweep, folder_name
 
 KEYS = ("base", "table", "options", "rows", "columns", "grid", "splits")
 SPLITS = ("val", "test", "holdout", "train")

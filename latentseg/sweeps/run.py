@@ -17,13 +17,10 @@ from typing import IO
 from rich.console import Console
 
 from latentseg.errors import UserError
-from latentseg.sweep_cells import Sweep, cell_owner, cell_state, duration, threads_each, write_sweep
-from latentseg.sweep_cost import dry_run
-from latentseg.sweep_files import read_sweep, sweep_names, sweep_summaries
-from latentseg.sweep_queue import Queue
-from latentseg.sweep_work import work
-
-__all__ = ["Sweep", "dry_run", "read_sweep", "run_sweep", "sweep_names", "sweep_summaries"]
+from latentseg.sweeps.cells import Sweep, cell_owner, cell_state, duration, threads_each, write_sweep
+from latentseg.sweeps.files import read_sweep
+from latentseg.sweeps.queue import Queue
+from latentseg.sweeps.work import work
 
 POLL = 0.5
 """Seconds between two looks at the workers."""

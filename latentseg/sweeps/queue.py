@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentseg.errors import UserError
 from latentseg.locks import hold
-from latentseg.sweep_cells import Cell, Sweep, read_done
+from latentseg.sweeps.cells import Cell, Sweep, read_done
 
 if TYPE_CHECKING:
     from optuna import Study
