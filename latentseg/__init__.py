@@ -15,16 +15,42 @@ from latentseg.errors import UserError
 from latentseg.presets import load_config
 
 if TYPE_CHECKING:
+    from latentseg.analysis import analyse
     from latentseg.evaluation import evaluate
     from latentseg.prediction import Model, Prediction, load, predict
+    from latentseg.report.page import write_report
+    from latentseg.sweeps.files import read_sweep
+    from latentseg.sweeps.run import run_sweep
     from latentseg.training import train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Model", "Prediction", "UserError", "evaluate", "load", "load_config", "predict", "train"]
-
-_HOMES = {"evaluate": "evaluation", "train": "training"} | dict.fromkeys(
-    ("Model", "Prediction", "load", "predict"), "prediction"
-)
+_HOMES = {
+    "Model": "prediction",
+    "Prediction": "prediction",
+    "analyse": "analysis",
+    "evaluate": "evaluation",
+    "load": "prediction",
+    "predict": "prediction",
+    "read_sweep": "sweeps.files",
+    "run_sweep": "sweeps.run",
+    "train": "training",
+    "write_report": "report.page",
+}
+__all__ = [
+    "Config",
+    "Model",
+    "Prediction",
+    "UserError",
+    "analyse",
+    "evaluate",
+    "load",
+    "load_config",
+    "predict",
+    "read_sweep",
+    "run_sweep",
+    "train",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,7 @@ def command_exists(line: str) -> bool:
     if words[1] not in verbs():
         return False
     overrides = [word for word in words[3:] if "=" in word and not word.startswith("--")]
-    if words[1] == "sweep":
+    if words[1] == "sweep" and len(words) > 2:
         return sweeps_accept(words[2], overrides)
     return accepted(words[2], overrides) if words[1] == "train" and len(words) > 2 else True
 
