@@ -784,3 +784,21 @@ def test_a_dry_run_without_data_still_lists_the_cells(tmp_path: Path) -> None:
     text = shown(read_sweep("table3_voc"), tmp_path)
     assert "the cost cannot be told: " in text
     assert text.count("open") == 15
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.kind=folder", "needs data.root"),
+        ("data.labeled=99", "99 labelled"),
+        ("splits=[holdout]", "no split holdout"),
+        ("method.groups.all=[road]", "method.groups does not fit"),
+        ("model.weights_kind=coco", r"model\.weights_kind=coco does not fit"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_begun(
+    tiny: Callable[..., Sweep], tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_sweep(tiny(override), tmp_path / "root")
+    assert not (tmp_path / "root").exists()

@@ -52,4 +52,4 @@ def second_branch(config: Config, num_classes: int) -> int:
     return num_classes if method.name in ("given_classes", "symmetric") else 0
 
 
-__all__ = ["Losses", "Method", "Networks", "Term", "build_method", "second_branch"]
+__all__ = ["Losses", "Method", "Networks", "Term", "build_method", "group_ids", "second_branch"]

@@ -20,7 +20,7 @@ from latentseg.errors import UserError
 from latentseg.sweeps.cells import Sweep, cell_owner, cell_state, duration, threads_each, write_sweep
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.queue import Queue
-from latentseg.sweeps.work import work
+from latentseg.sweeps.work import check_cells, work
 
 POLL = 0.5
 """Seconds between two looks at the workers."""
@@ -45,8 +45,10 @@ def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, storage: str | Non
         The description of the sweep, RUN_ROOT/sweeps/NAME.json.
 
     Raises:
-        UserError: Cells have failed (all others are done), workers keep dying, or the run root cannot be written.
+        UserError: A cell could not run (its data, groups or weights), and nothing was begun; cells have failed (all
+            others are done); workers keep dying; or the run root cannot be written.
     """
+    check_cells(sweep)
     path = write_sweep(sweep, run_root)
     for cell in sweep.cells:
         if not cell_owner(cell, run_root):

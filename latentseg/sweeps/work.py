@@ -17,9 +17,13 @@ from typing import Any
 from rich.console import Console
 
 from latentseg.checkpoints import Checkpoints, write_atomically
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.locks import try_hold
+from latentseg.methods import group_ids
+from latentseg.models.weights import check_kind
 from latentseg.presets import load_config
 from latentseg.runs import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, read_done
@@ -30,6 +34,23 @@ POLL = 2.0
 """Seconds between two looks at cells that others hold."""
 
 console = Console(stderr=True, soft_wrap=True)
+
+
+def check_cells(sweep: Sweep) -> None:
+    """Open the data sets, draw the splits and fit the groups of all cells, before any of them is begun.
+
+    Raises:
+        UserError: A cell could not run: its data, a split that is to be scored, its groups or its weights.
+    """
+    for cell in {(str(cell.config.data), cell.config.seed, cell.row): cell for cell in sweep.cells}.values():
+        config = cell.config
+        dataset = open_dataset(config.data)
+        draw_split(dataset, config.data, config.seed)
+        for split in sweep.splits:
+            dataset.items(split)
+        if config.method.groups is not None:
+            group_ids(config.method.groups, dataset.classes)
+        check_kind(config.model)
 
 
 def work(sweep: Sweep, run_root: Path, queue: Queue, threads: int | None, told: Callable[[], None]) -> None:
