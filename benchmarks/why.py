@@ -4,9 +4,9 @@
     python benchmarks/why.py camvid data.root=.../camvid --run-root runs/tables
 
 Reads the runs of benchmarks/tables.py and of curves.yaml. For each adversarial row and seed, on every 4th validation
-image: the discriminator's mean confidence on pixels that the segmenter has right and wrong, the chance that it is higher on a
-right pixel than on a wrong one (area under the ROC curve; 0.5: it cannot tell), and the share and the accuracy of the
-pixels above the confidence 0.2 that AdvSemiSeg trusts. Results: benchmarks/why_SET.json and .png.
+image: the discriminator's mean confidence on pixels that the segmenter has right and wrong, the chance that it is
+higher on a right pixel than on a wrong one (area under the ROC curve; 0.5: it cannot tell), and the share and the
+accuracy of the pixels above the confidence 0.2 that AdvSemiSeg trusts. Results: benchmarks/why_SET.json and .png.
 """
 
 import argparse
