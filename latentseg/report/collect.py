@@ -135,9 +135,9 @@ def _cell(root: Path, cell: Tree, columns: bool) -> Record:
 
 
 def read_run(folder: Path) -> Record:
-    """Read a run folder by itself: the scores of its evaluations, the last checkpoint's first."""
+    """Read a run folder by itself: the scores of its evaluations, or else of its last validation in training."""
     record = _record(folder, folder.absolute().name, None, {})
-    scores: dict[str, tuple[int, Tree]] = {}
+    scores = _validated(folder)
     for file in sorted(folder.glob("evaluation-*.json"), key=lambda file: file.stat().st_mtime):
         tree = read_json(file)
         if "error" in tree or not isinstance(tree.get("scores"), dict):
@@ -148,6 +148,16 @@ def read_run(folder: Path) -> Record:
             scores[split] = (step, tree["scores"])
     found = {split: scores[split][1] for split in sorted(scores, key=lambda split: "best" in split)}
     return Record(**(vars(record) | {"scores": found or record.scores, "state": "done" if found else record.state}))
+
+
+def _validated(folder: Path) -> dict[str, tuple[int, Tree]]:
+    """Step and scores of the last validation that metrics.jsonl holds, by split."""
+    return {
+        split: (row["step"], {name: row.get(f"{split}_{name}") for name in ("miou", "iou", "pixel_accuracy")})
+        for row in metrics(folder)
+        for split in ("val", "holdout")
+        if number(row.get(f"{split}_miou")) and number(row.get("step"))
+    }
 
 
 def _record(folder: Path, row: str, column: Any, grid: Tree) -> Record:

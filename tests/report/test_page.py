@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from latentseg.errors import UserError
+from latentseg.report.collect import read_run
 from latentseg.report.page import MARK, write_report
 
 Make = Callable[..., Path]
@@ -261,3 +262,16 @@ def test_without_jinja2_the_extra_is_named(make_run: Make, tmp_path: Path, monke
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=re.escape("pip install 'latentseg[report]'")):
         write_report([make_run()], tmp_path / "report.html")
+
+
+def test_a_run_that_was_never_evaluated_shows_its_last_validation(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("steps: 4\nseed: 0\n")
+    rows = [{"step": 2, "val_miou": 0.25, "val_iou": [0.25]}, {"step": 4, "val_miou": 0.5, "val_iou": [0.5]}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = read_run(run)
+    assert record.state == "done"
+    assert record.scores["val"]["miou"] == 0.5
+    (run / "evaluation-val-last.json").write_text(json.dumps({"split": "val", "step": 4, "scores": {"miou": 0.75}}))
+    assert read_run(run).scores["val"]["miou"] == 0.75
