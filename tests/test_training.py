@@ -21,12 +21,13 @@ from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
+from latentseg.locks import hold
 from latentseg.losses import consistency
 from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
 from latentseg.optim import decay
 from latentseg.presets import load_config
-from latentseg.runs import Run, open_run, read_metrics
+from latentseg.runs import LOCK, Run, open_run, read_metrics
 from latentseg.training import build_state, make_fabric, total, train, training_step
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
@@ -322,6 +323,14 @@ def test_what_is_there_is_not_overwritten(whole_run: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"cannot create .*: .*a\.txt is not a folder that you may write to"):
         train(tiny(), tmp_path / "notes" / "a.txt" / "run")
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+
+def test_one_process_at_a_time_trains_a_run(whole_run: Path, tmp_path: Path) -> None:
+    with hold(tmp_path / "run" / LOCK, "the run"):
+        with pytest.raises(UserError, match=f"run is in use by pid {os.getpid()}"):
+            train(tiny(), tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    assert not (whole_run / LOCK).exists()  # let go at the end
 
 
 def test_a_changed_data_set_is_noticed(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _time_steps(config: Config, dataset: Dataset, split: Split, began: int) -> t
 def _time_scoring(config: Config, sweep: Sweep, dataset: Dataset) -> float:
     state = build_state(config, dataset.classes, draw_split(dataset, config.data, config.seed))
     set_up(config, state)
-    splits = [split for split in (config.validate_split, *sweep.splits) if dataset.has(split)]
+    splits = [split for split in dict.fromkeys((config.validate_split, *sweep.splits)) if dataset.has(split)]
     items = dataset.items(splits[0])[:IMAGES] if splits else []
     clock = time.perf_counter()
     score_items(state.segmenter, dataset, items, config.inference)
