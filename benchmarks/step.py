@@ -1,9 +1,11 @@
 """What one step costs: the method against the bare network, and one real step of preset `voc`.
 
     python benchmarks/step.py ratio     # camvid, animals, scenes: method / bare forward + backward, same images
+    python benchmarks/step.py cache     # scenes: a step on cached features / on images in memory, loading included
     python benchmarks/step.py voc       # ResNet-101, batch 10 + 10, crop 321, L = 20, adversarial: seconds, peak memory
 
-Images are random: their content does not change the cost. Data loading is left out. Results: benchmarks/step_*.json.
+Images are random: their content does not change the cost. Data loading is left out, but for `cache`, which draws
+scenes. Results: benchmarks/step_*.json.
 """
 
 import argparse
@@ -11,20 +13,24 @@ import json
 import platform
 import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
+from latentseg.caching import cached_features
 from latentseg.config import Config
-from latentseg.data.batches import Batch
-from latentseg.data.splits import Split
+from latentseg.data.batches import Batch, batches
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import Split, draw_split
 from latentseg.methods import Networks
 from latentseg.presets import load_config
-from latentseg.training import build_state, set_up, training_step
+from latentseg.training import State, build_state, set_up, training_step
 
 HERE = Path(__file__).parent
 CLASSES = {"camvid": 11, "animals": 7, "scenes": 19, "voc": 21}
@@ -90,6 +96,53 @@ def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
     return row
 
 
+def measure_cache(rounds: int) -> dict[str, Any]:
+    """Ratio of a whole step on cached features to one on images in memory, and what the features of an image cost."""
+    torch.set_num_threads(1)
+    methods = {
+        "supervised": ["method.name=supervised"],
+        "latent": [],
+        "latent+adv": ["method.lambda_lbl_adv=0.01", "method.lambda_ulbl_adv=0.001"],
+        "advsemiseg": ["method.name=advsemiseg", "method.lambda_lbl_adv=0.01", "method.lambda_ulbl_adv=0.001"],
+    }
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        common = ["augment.views=4", "method.consistency_start=0", "data.scenes.train=40", f"cache_folder={folder}"]
+        for name, options in methods.items():
+            functions: dict[str, Callable[[], object]] = {}
+            for cache in ("images", "features"):
+                config = load_config("scenes", [*common, *options, f"cache={cache}"])
+                dataset = open_dataset(config.data, remember=cache == "images")
+                split = draw_split(dataset, config.data, 0)
+                state = build_state(config, dataset.classes, split)
+                fabric, nets, optimizers = set_up(config, state)
+                began = time.process_time()
+                store = cached_features(config, state.segmenter, dataset, split, True) if cache == "features" else None
+                if store and name == "supervised":
+                    rows["features_cpu_seconds_per_image"] = round((time.process_time() - began) / 40, 3)
+                reads = state.method.uses_unlabeled
+                for item in [*split.labeled, *split.unlabeled]:
+                    dataset.read_image(item)  # in memory, where they are kept
+                stream = batches(dataset, split, config, state.segmenter.mean, 0, reads, store)
+                functions[cache] = partial(one_step, fabric, state, nets, optimizers, stream)
+            seconds = median_seconds(functions, rounds)
+            ratios = [one / other for one, other in zip(seconds["features"], seconds["images"], strict=True)]
+            rows[name] = {
+                "ratio": round(statistics.median(ratios), 3),
+                "quartiles": [round(value, 3) for value in statistics.quantiles(ratios, n=4)],
+                "features_cpu_seconds": round(statistics.median(seconds["features"]), 3),
+            }
+    return rows
+
+
+def one_step(
+    fabric: Fabric, state: State, nets: Networks, optimizers: dict[str, Any], stream: Iterator[tuple[int, Batch]]
+) -> None:
+    """Load the next batch and take a step."""
+    step, batch = next(stream)
+    training_step(fabric, state.method, nets, optimizers, batch, step)
+
+
 def measure_voc(precision: str) -> dict[str, Any]:
     """Seconds of one warm step and peak memory of the process; weights are random (no file is at hand)."""
     overrides = ["model.weights_kind=none", "method.consistency_start=0", "method.ema_alpha=0.001"]
@@ -114,13 +167,15 @@ def measure_voc(precision: str) -> dict[str, Any]:
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["ratio", "voc"])
+    parser.add_argument("what", choices=["ratio", "cache", "voc"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--precision", default="32-true")
     options = parser.parse_args()
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
     if options.what == "voc":
         path, rows = HERE / f"step_voc_{options.precision}.json", {"voc": measure_voc(options.precision)}
+    elif options.what == "cache":
+        path, rows = HERE / "step_cache.json", measure_cache(options.rounds)
     else:
         path = HERE / "step_ratio.json"
         rows = {preset: measure_ratio(preset, options.rounds) for preset in ("camvid", "animals", "scenes")}
