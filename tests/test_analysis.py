@@ -359,6 +359,9 @@ def test_the_words(analysis: Analysis) -> None:
     for group in analysis.structure.groups:
         assert group.text in text
     assert "(from M: " in text
+    held = dict(zip(analysis.classes, analysis.structure.latent_given_class, strict=True))
+    assert analysis.spread == [name for name in analysis.classes if (row := held[name]) and max(row) < 0.5]
+    assert bool(analysis.spread) == ("over several latent classes, of which one counts here" in text)
     assert "M never saw, left out: wall" in text
     assert "foreground called background: baseline " in text
     assert "also differs in data.resize: 1.0 here, 0.5 there" in text

@@ -84,7 +84,13 @@ class Analysis:
         values = asdict(self)
         for part in ("structure", "information", "ease"):
             values |= values.pop(part)
-        return dict(finite_or_none(values))
+        return dict(finite_or_none(values | {"spread": self.spread}))
+
+    @property
+    def spread(self) -> list[str]:
+        """Classes no latent class holds half of: only the dominant one of theirs counts in `ease`."""
+        rows = zip(self.classes, self.structure.latent_given_class, strict=True)
+        return [name for name, row in rows if row is not None and max(row) < 0.5]
 
     def text(self) -> str:
         """The findings in words, for the console and summary.txt."""
@@ -132,6 +138,8 @@ class Analysis:
         ]
         lines = [f"{'is the latent task the easier one?':44}{'mIoU':>9}{'pixels':>9}"]
         lines += [f"  {name:42}{_percent(miou):>9}{_percent(right):>9}" for name, miou, right in rows]
+        if self.spread:
+            lines.append(f"  over several latent classes, of which one counts here: {', '.join(self.spread)}")
         left_out = [name for name, latent in zip(self.classes, self.mapping, strict=True) if latent is None]
         return [*lines, f"  M never saw, left out: {', '.join(left_out)}"] if left_out else lines
 

@@ -114,6 +114,9 @@ def _facts(tree: Tree) -> list[str]:
             f"semantic branch mapped by Eq. 7 {_percent(tree, 'mapped_miou')} %; against the truth itself "
             f"{_percent(tree, 'semantic_miou')} %.{easier}"
         )
+        spread = [str(name) for name in _items(tree, "spread")]
+        if spread:
+            facts.append(f"Over several latent classes, of which one counts there: {', '.join(spread)}.")
     for key, words in (("idle", "Idle latent classes"), ("only_ignored", "Used on ignored pixels only")):
         if key in tree:
             facts.append(f"{words}: {', '.join(_named(tree, key)) or 'none'}.")

@@ -48,6 +48,7 @@ def write_analysis(folder: Path, **more: Any) -> None:
         "latent_names": ["l0", "l1"],
         "effective": {"0.1": 2, "0.9": 1},
         "idle": [1],
+        "spread": ["thing"],
         "only_ignored": [],
         "dominant_share": 0.5,
         "told_share": 0.25,
@@ -91,6 +92,7 @@ def test_a_sweep_of_table_3(make_sweep: Make, tmp_path: Path) -> None:
     assert "Idle latent classes: l1." in words
     assert "The latent class tells 25.0 % of the semantic class" in words
     assert "The latent task is the easier one." in words
+    assert "Over several latent classes, of which one counts there: thing." in words
     assert "baseline 30.0 %, semantic branch 20.0 %, latent branch 10.0 %" in words
     assert "+12.5" in words
     assert "Pictures are missing" in words, "there is no checkpoint"
