@@ -27,7 +27,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.inference import predict_probs, to_tensor
 from latentseg.losses import IGNORE_INDEX
-from latentseg.runs import open_run, read_metrics
+from latentseg.runs import finite_or_none, open_run, read_metrics
 from latentseg.sweeps.cells import Sweep, read_done
 from latentseg.sweeps.files import read_sweep
 from latentseg.training import build_state
@@ -154,7 +154,7 @@ def main() -> None:
         result["over_time"] = over_time(read_sweep(HERE / "curves.yaml", options.overrides), options.run_root)
         if "supervised" in result["over_time"]:
             plot(result["over_time"], HERE / "why_camvid.png")
-    (HERE / f"why_{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / f"why_{options.name}.json").write_text(json.dumps(finite_or_none(result), indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":
