@@ -117,13 +117,13 @@ def measure_cache(rounds: int) -> dict[str, Any]:
                 state = build_state(config, dataset.classes, split)
                 fabric, nets, optimizers = set_up(config, state)
                 began = time.process_time()
-                store = cached_features(config, state.segmenter, dataset, split, True) if cache == "features" else None
-                if store and name == "supervised":
+                stores = cached_features(config, state.segmenter, dataset, split, True) if cache == "features" else None
+                if stores and name == "supervised":
                     rows["features_cpu_seconds_per_image"] = round((time.process_time() - began) / 40, 3)
                 reads = state.method.uses_unlabeled
                 for item in [*split.labeled, *split.unlabeled]:
                     dataset.read_image(item)  # in memory, where they are kept
-                stream = batches(dataset, split, config, state.segmenter.mean, 0, reads, store)
+                stream = batches(dataset, split, config, state.segmenter.mean, 0, reads, stores)
                 functions[cache] = partial(one_step, fabric, state, nets, optimizers, stream)
             seconds = median_seconds(functions, rounds)
             ratios = [one / other for one, other in zip(seconds["features"], seconds["images"], strict=True)]

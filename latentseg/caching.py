@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from latentseg.config import Config
-from latentseg.data.batches import fixed_view
+from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
 from latentseg.data.splits import Split
@@ -30,14 +30,12 @@ FLUSH_EVERY = 100
 console = Console(stderr=True, soft_wrap=True)
 
 
-def cached_features(
-    config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, unlabeled: bool
-) -> FeatureStore:
+def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, unlabeled: bool) -> Stores:
     """Features of all images that the run reads; what is missing is computed now.
 
-    The store is found again by the encoder's weights, the images (names, sizes, times of change), how they are
-    scaled, and the views. Runs that differ in anything else share it, also those with another labelled subset.
-    A second process waits until the first has filled it.
+    A store is found again by the encoder's weights, the images (names, sizes, times of change), how they are
+    scaled, the views and their number. Runs that differ in anything else share it, also those with another labelled
+    subset. A second process waits until the first has filled it.
 
     Args:
         config: The run, with `augment.views`.
@@ -49,13 +47,23 @@ def cached_features(
     Raises:
         UserError: The disk is too small, or the folder cannot be written.
     """
-    views = config.augment.views
-    assert views is not None
+    counts = [views_of(stream, config.augment) or 1 for stream in (LABELED, UNLABELED)]
+    needed = [split.labeled, split.unlabeled if unlabeled else []]
+    if counts[0] == counts[1]:
+        store = _filled(config, segmenter, dataset, split, counts[0], needed[0] + needed[1])
+        return Stores(store, store)
+    pairs = zip(counts, needed, strict=True)
+    return Stores(*(_filled(config, segmenter, dataset, split, views, items) for views, items in pairs))
+
+
+def _filled(
+    config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, views: int, needed: list[Item]
+) -> FeatureStore:
+    """The store for a number of views of all images, with the needed ones in it."""
     images = sorted({item.id: item for item in [*split.labeled, *split.unlabeled]}.values(), key=lambda item: item.id)
-    needed = [*split.labeled, *(split.unlabeled if unlabeled else [])]
     shapes = _shapes(segmenter, config.augment.crop)
     root = cache_root(config)
-    folder = root / _key(config, segmenter, images)
+    folder = root / _key(config, segmenter, images, views)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,7 +131,7 @@ def _shapes(segmenter: Segmenter, crop: tuple[int, int]) -> list[tuple[int, int,
     return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
 
 
-def _key(config: Config, segmenter: Segmenter, images: list[Item]) -> str:
+def _key(config: Config, segmenter: Segmenter, images: list[Item], views: int) -> str:
     """Name of the store: a hash over everything that its content depends on."""
     digest = hashlib.sha256()
     for name, value in segmenter.state_dict().items():
@@ -133,7 +141,8 @@ def _key(config: Config, segmenter: Segmenter, images: list[Item]) -> str:
     content: dict[str, Any] = {
         "version": VERSION,
         "encoder": config.model.encoder,
-        "augment": config.augment.model_dump(),
+        "augment": config.augment.model_dump(exclude={"views", "labeled_views"}),
+        "views": views,
         "resize": config.data.resize,
         "scenes": scenes,
         "images": [_mark(item) for item in images],

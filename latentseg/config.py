@@ -114,11 +114,17 @@ class AugmentConfig(Section):
     """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
     views: Positive | None = None
     """Different views of each image, the same for every seed and epoch; a new one each epoch if null."""
+    labeled_views: Positive | None = None
+    """Views of each labelled image where they should be more than `views`: few images want many."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentConfig":
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale {self.scale} must be (lowest, highest)")
+        if self.labeled_views and not self.views:
+            raise ValueError(
+                "augment.labeled_views goes with augment.views, which counts those of the unlabelled images"
+            )
         return self
 
 

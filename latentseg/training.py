@@ -203,8 +203,8 @@ def _fit(
     _resume(state, run)  # only now have the tensors their number format
     reads = method.uses_unlabeled
     cached = config.cache == "features"
-    store = cached_features(config, state.segmenter, dataset, split, reads) if cached else None
-    stream = batches(dataset, split, config, state.segmenter.mean, start, reads, store)
+    stores = cached_features(config, state.segmenter, dataset, split, reads) if cached else None
+    stream = batches(dataset, split, config, state.segmenter.mean, start, reads, stores)
     log = Log(run.folder, start)
     clock, images = time.perf_counter(), 0
     with track_steps(config.steps, start) as show:

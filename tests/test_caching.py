@@ -11,7 +11,7 @@ from torch import Tensor
 from latentseg import caching
 from latentseg.caching import cache_root, cached_features
 from latentseg.config import Config
-from latentseg.data.batches import batches
+from latentseg.data.batches import Stores, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.features import FeatureStore
 from latentseg.data.splits import draw_split
@@ -42,6 +42,12 @@ def config(tmp_path: Path, *options: str) -> Config:
 
 
 def fill(setting: Config, unlabeled: bool = True) -> tuple[FeatureStore, Segmenter]:
+    stores, segmenter = fill_both(setting, unlabeled)
+    assert stores.labeled is stores.unlabeled
+    return stores.labeled, segmenter
+
+
+def fill_both(setting: Config, unlabeled: bool = True) -> tuple[Stores, Segmenter]:
     dataset = open_dataset(setting.data)
     split = draw_split(dataset, setting.data, setting.seed)
     segmenter = build_segmenter(setting.model, len(dataset.classes), 3)
@@ -78,13 +84,14 @@ def train_rows(folder: Path) -> list[float]:
     return [row["val_miou"] for row in read_metrics(folder) if "val_miou" in row]
 
 
-def test_features_are_those_of_the_same_views(tmp_path: Path) -> None:
-    setting = config(tmp_path)
-    store, segmenter = fill(setting)
+@pytest.mark.parametrize("options", [[], ["augment.labeled_views=5"]])
+def test_features_are_those_of_the_same_views(options: list[str], tmp_path: Path) -> None:
+    setting = config(tmp_path, *options)
+    stores, segmenter = fill_both(setting)
     dataset = open_dataset(setting.data)
     split = draw_split(dataset, setting.data, setting.seed)
     plain = batches(dataset, split, setting, segmenter.mean)
-    stored = batches(dataset, split, setting, segmenter.mean, store=store)
+    stored = batches(dataset, split, setting, segmenter.mean, stores=stores)
     for (_, one), (_, other) in zip(plain, stored, strict=True):
         assert torch.equal(one.targets, other.targets)
         assert one.unlabeled_valid is not None
@@ -102,8 +109,9 @@ def test_features_are_those_of_the_same_views(tmp_path: Path) -> None:
                 torch.testing.assert_close(ours.float(), theirs, rtol=2e-3, atol=2e-3)
 
 
-def test_views_are_as_many_as_asked_for(tmp_path: Path) -> None:
-    setting = config(tmp_path, "cache=none", "steps=12", "augment.views=2", "batch_size=2")
+@pytest.mark.parametrize(("option", "views"), [("augment.views=2", 2), ("augment.labeled_views=3", 3)])
+def test_views_are_as_many_as_asked_for(option: str, views: int, tmp_path: Path) -> None:
+    setting = config(tmp_path, "cache=none", "steps=12", option, "batch_size=2")
     dataset = open_dataset(setting.data)
     split = draw_split(dataset, setting.data, setting.seed)
     seen = {
@@ -112,7 +120,7 @@ def test_views_are_as_many_as_asked_for(tmp_path: Path) -> None:
         for image in batch.images
         if isinstance(image, Tensor)
     }
-    assert len(seen) == 4  # 2 labelled images, 2 views each, 24 times
+    assert len(seen) == 2 * views  # 2 labelled images, seen 24 times
 
 
 def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +144,12 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.Mo
     assert filled(setting) == 0
     assert filled(config(tmp_path, "seed=5", "data.labeled=3", "method.name=supervised", "optim.lr=0.1")) == 0
     assert filled(config(tmp_path, "augment.crop=[32,64]")) == 6 * 2  # other views
+    more = config(tmp_path, "augment.labeled_views=7")
+    before = len(encoded)
+    fill_both(more)
+    assert sum(encoded[before:]) - 2 == 2 * 7  # the unlabelled ones are there
     assert filled(config(tmp_path, "data.scenes.seed=1")) == 6 * 2  # other images
-    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 3
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 4
 
 
 def test_other_weights_and_changed_files_make_other_features(tmp_path: Path, folder_set) -> None:  # type: ignore[no-untyped-def]
@@ -198,6 +210,11 @@ def test_the_options_must_fit(tmp_path: Path) -> None:
     for option in ("augment.views=null", "model.frozen=false"):
         with pytest.raises(UserError, match=r"cache=features needs model\.frozen=true .* augment\.views=4"):
             config(tmp_path, option)
+
+
+def test_views_of_labelled_images_go_with_those_of_the_others(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"augment\.labeled_views goes with augment\.views"):
+        config(tmp_path, "cache=none", "augment.views=null", "augment.labeled_views=3")
 
 
 def test_the_folder_follows_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

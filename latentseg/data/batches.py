@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,6 +100,18 @@ def fixed_view(item: Item, number: int, height: int, width: int, augment: Augmen
     return draw_view(height, width, augment, rng)
 
 
+def views_of(stream: int, augment: AugmentConfig) -> int | None:
+    """How many different views an image of a stream has; None: a new one each epoch."""
+    return augment.views if stream == UNLABELED else augment.labeled_views or augment.views
+
+
+class Stores(NamedTuple):
+    """Features of the labelled and of the unlabelled images; one store if both have as many views."""
+
+    labeled: FeatureStore
+    unlabeled: FeatureStore
+
+
 class StepDataset(TorchDataset[Batch]):
     """Batch of each step.
 
@@ -116,9 +129,9 @@ class StepDataset(TorchDataset[Batch]):
         config: Config,
         mean: tuple[float, float, float],
         unlabeled: bool = True,
-        store: FeatureStore | None = None,
+        stores: Stores | None = None,
     ) -> None:
-        self.dataset, self.split, self.config, self.mean, self.store = dataset, split, config, mean, store
+        self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self.notes = batch_notes(split, config.batch_size, self.uses_unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
@@ -138,8 +151,8 @@ class StepDataset(TorchDataset[Batch]):
 
     def _stream(self, stream: int, items: list[Item], step: int) -> tuple[Tensor | Features, Tensor, Tensor]:
         places = indices(self.config.seed, stream, len(items), self.config.batch_size, step)
-        if self.store is not None:
-            return self._stored(self.store, stream, [(items[index], epoch) for epoch, index in places])
+        if self.stores is not None:
+            return self._stored(self.stores, stream, [(items[index], epoch) for epoch, index in places])
         views = [self._view(stream, items[index], epoch, index) for epoch, index in places]
         images, labels, valid = zip(*views, strict=True)
         return torch.stack(images), torch.stack(labels), torch.stack(valid)
@@ -148,20 +161,20 @@ class StepDataset(TorchDataset[Batch]):
         augment = self.config.augment
         image = self.dataset.read_image(item)
         height, width = image.shape[:2]
-        if augment.views is None:
+        views = views_of(stream, augment)
+        if views is None:
             rng = np.random.default_rng([VIEW, self.config.seed, stream, epoch, index])
             view = draw_view(height, width, augment, rng)
         else:
-            view = fixed_view(item, epoch % augment.views, height, width, augment)
+            view = fixed_view(item, epoch % views, height, width, augment)
         unknown = torch.full(augment.crop, IGNORE_INDEX)
         labels = unknown if stream == UNLABELED else view_targets(self.dataset.read_targets(item), view, augment)
         return view_image(image, view, augment, self.mean), labels, view_valid(view, augment)
 
-    def _stored(
-        self, store: FeatureStore, stream: int, places: list[tuple[Item, int]]
-    ) -> tuple[Features, Tensor, Tensor]:
-        """The same from the store: the encoder has seen the images, their masks are read now."""
+    def _stored(self, stores: Stores, stream: int, places: list[tuple[Item, int]]) -> tuple[Features, Tensor, Tensor]:
+        """The same from the stores: the encoder has seen the images, their masks are read now."""
         augment = self.config.augment
+        store = stores.unlabeled if stream == UNLABELED else stores.labeled
         features = store.read([(item.id, epoch % store.views) for item, epoch in places])
         views = [fixed_view(item, epoch % store.views, *store.size(item.id), augment) for item, epoch in places]
         if stream == UNLABELED:
@@ -195,7 +208,7 @@ def batches(
     mean: tuple[float, float, float],
     start: int = 0,
     unlabeled: bool = True,
-    store: FeatureStore | None = None,
+    stores: Stores | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """Step and batch, from step `start` to the last.
 
@@ -206,11 +219,11 @@ def batches(
         mean: The model's mean colour, RGB in 0..1, for the padding.
         start: First step; the batches are those of a run that began at 0.
         unlabeled: Whether the method uses unlabelled images.
-        store: Features of the images; the encoder runs in training if None.
+        stores: Features of the images; the encoder runs in training if None.
     """
     steps = range(start, config.steps)
     loader = DataLoader(
-        StepDataset(dataset, split, config, mean, unlabeled, store),
+        StepDataset(dataset, split, config, mean, unlabeled, stores),
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,

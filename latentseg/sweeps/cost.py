@@ -89,14 +89,14 @@ def _time_steps(config: Config, dataset: Dataset, split: Split, began: int) -> t
     """Seconds per step before and after the consistency begins, and per image for its features."""
     state = build_state(config, dataset.classes, split)
     fabric, nets, optimizers = set_up(config, state)
-    reads, store, features = state.method.uses_unlabeled, None, 0.0
+    reads, stores, features = state.method.uses_unlabeled, None, 0.0
     if config.cache == "features":
         clock = time.perf_counter()
-        store = cached_features(config, state.segmenter, dataset, split, unlabeled=True)
+        stores = cached_features(config, state.segmenter, dataset, split, unlabeled=True)
         features = (time.perf_counter() - clock) / (len(split.labeled) + len(split.unlabeled))
     seconds = []
     for first in sorted({0, min(began, config.steps - 1)}):
-        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, store)
+        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores)
         clock, timed = time.perf_counter(), 0
         for step, batch in itertools.islice(stream, STEPS + 1):
             values = training_step(fabric, state.method, nets, optimizers, batch.to(fabric.device), step)
