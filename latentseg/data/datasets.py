@@ -178,11 +178,7 @@ class Dataset:
 
 
 def open_dataset(config: DataConfig, remember: bool = False) -> Dataset:
-    """Find the images and masks of a data set; pixels are read later.
-
-    Args:
-        config: Layout, folder, classes.
-        remember: Keep decoded images in memory.
+    """Find the images and masks of a data set; pixels are read later, and kept in memory with `remember`.
 
     Raises:
         UserError: The root is missing, not a folder or not laid out as `data.kind` says; the classes are unclear.
