@@ -1,6 +1,7 @@
 """Tiny data sets, made for each test."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,14 @@ import pytest
 from PIL import Image
 
 NAMES = ["ground", "thing", "sky"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A shell starts what it puts in the background deaf to Ctrl-C; some tests send it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def write_pair(image: Path, mask: Path | None, seed: int, size: tuple[int, int], classes: int) -> None:
