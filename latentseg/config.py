@@ -128,6 +128,34 @@ class AugmentConfig(Section):
         return self
 
 
+class StrongConfig(Section):
+    """Strong views of unlabelled images, for mean_teacher, fixmatch, unimatch, cps and latent_match.
+
+    They show what the weak view shows. The defaults are those of UniMatch (arXiv:2208.09910).
+    """
+
+    jitter: Share = 0.8
+    """Probability that colours are changed, by the four amounts below."""
+    brightness: Share = 0.5
+    """Brightness is multiplied by 1 +- this."""
+    contrast: Share = 0.5
+    """Contrast is multiplied by 1 +- this."""
+    saturation: Share = 0.5
+    """Saturation is multiplied by 1 +- this."""
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.25
+    """Hue is turned by +- this, in turns."""
+    grey: Share = 0.2
+    """Probability that colours are lost."""
+    blur: Share = 0.5
+    """Probability of a Gaussian blur with a deviation of 0.1 to 2 pixels."""
+    cutmix: Share = 0.5
+    """Probability that a box of another image of the batch is pasted in (CutMix), pseudo-labels with it."""
+    feature_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
+    """cache=features: share of the channels that are dropped in a strong view, whose image cannot be changed there."""
+    feature_noise: Weight = 0.0
+    """cache=features: Gaussian noise on a strong view's features, in deviations of each channel."""
+
+
 WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
 
 
@@ -150,8 +178,8 @@ class ModelConfig(Section):
     """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
     head_channels: Positive = 96
     """Width of the fused map and of the light heads."""
-    head_stride: Literal[4, 8] = 8
-    """Stride of the fused map that the light heads work on."""
+    head_stride: Literal[4, 8, 14, 16] = 8
+    """Stride of the fused map that the light heads work on, one of the encoder's: 4 or 8, of a plain ViT its patch."""
     aspp_rates: Annotated[list[Literal[6, 12, 18, 24]], Field(min_length=1)] = [6, 12, 18, 24]
     """Dilations of the aspp head. AdvSemiSeg's code uses 6 and 12 only, by an early return."""
 
@@ -167,14 +195,26 @@ class DiscriminatorConfig(Section):
     """Truth that the discriminator sees: of the step's own labelled batch, or of another one (AdvSemiSeg's code)."""
 
 
+MethodName = Literal[
+    "supervised",
+    "latent",
+    "advsemiseg",
+    "given_classes",
+    "symmetric",
+    "mean_teacher",
+    "fixmatch",
+    "unimatch",
+    "cps",
+    "latent_match",
+]
 Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 
 
 class MethodConfig(Section):
     """What is learned from labelled and unlabelled images."""
 
-    name: Literal["supervised", "latent", "advsemiseg", "given_classes", "symmetric"] = "latent"
-    """latent: the paper. given_classes, symmetric: its Table 5. advsemiseg: Hung et al. supervised: the baseline."""
+    name: MethodName = "latent"
+    """latent: the paper; given_classes, symmetric: its Table 5; latent_match: ours; the others: docs/methods.md."""
     num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
     """latent: number of latent classes L."""
     groups: Groups | Literal["identity"] | None = None
@@ -197,6 +237,22 @@ class MethodConfig(Section):
     """latent, given_classes: the branch that learns from the consistency (docs/paper.md on the paper's words)."""
     ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
     """alpha of Eq. 8: a number, or batch size over all training images (dataset) or the labelled ones (labeled)."""
+    lambda_match: Weight = 1.0
+    """Weight of what the weak view's prediction teaches the strong view (cps: one network the other)."""
+    threshold: Share = 0.95
+    """Predictions at least this confident are pseudo-labels (mean_teacher: their share is a weight; cps: not used)."""
+    teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
+    """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
+    latent_on: Literal["rejected", "all"] = "rejected"
+    """latent_match: pixels that the teacher's latent map supervises."""
+    latent_target: Literal["latent", "semantic"] = "latent"
+    """latent_match: the map that does; semantic is the control, the teacher's own class probabilities."""
+    sharpen: Rate = 1.0
+    """latent_match: temperature of that map; below 1 it is sharper."""
+    weigh_entropy: bool = False
+    """latent_match: weigh each pixel by 1 - H / log L, the certainty of that map."""
+    grid: Literal["pixels", "heads"] = "pixels"
+    """Where losses on unlabelled images are taken: at every pixel, or on the heads' own grid, before the upsampling."""
 
     @model_validator(mode="after")
     def _groups_are_given(self) -> "MethodConfig":
@@ -211,7 +267,23 @@ class MethodConfig(Section):
     def adversarial(self) -> bool:
         """Whether there is a discriminator."""
         asks = self.name == "advsemiseg" and self.lambda_self > 0
-        return self.name != "supervised" and (self.lambda_lbl_adv > 0 or self.lambda_ulbl_adv > 0 or asks)
+        can = self.name in ("latent", "advsemiseg", "given_classes", "symmetric", "latent_match")
+        return can and (self.lambda_lbl_adv > 0 or self.lambda_ulbl_adv > 0 or asks)
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a moving average of the segmenter teaches it."""
+        return self.name in ("mean_teacher", "latent_match")
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether there is a second network of the same kind, which learns too."""
+        return self.name == "cps"
+
+    @property
+    def strong_views(self) -> int:
+        """Recoloured views of each unlabelled image that a step needs."""
+        return {"fixmatch": 1, "unimatch": 2, "latent_match": 1}.get(self.name, 0)
 
 
 class OptimConfig(Section):
@@ -287,6 +359,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    strong: StrongConfig = StrongConfig()
     method: MethodConfig = MethodConfig()
     optim: OptimConfig = OptimConfig()
     inference: InferenceConfig = InferenceConfig()
@@ -304,6 +377,11 @@ class Config(Section):
             raise ValueError(
                 "cache=features needs model.frozen=true (features that never change) and augment.views, the number of "
                 "views per image to keep, such as augment.views=4"
+            )
+        if self.method.adversarial and self.method.grid == "heads":
+            raise ValueError(
+                "method.grid=heads is too coarse for the discriminator: take method.grid=pixels, or no "
+                "adversarial terms (method.lambda_lbl_adv=0 method.lambda_ulbl_adv=0)"
             )
         judged = -(-min(self.augment.crop) // self.discriminator.downscale)
         if self.method.adversarial and judged < SMALLEST_JUDGED:

@@ -163,6 +163,20 @@ def symmetric_divergence(
     return _mean(per_pixel.view(len(logits), *logits.shape[2:]), valid, count)
 
 
+def squared_difference(probs: Tensor, target_probs: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Squared difference of class probabilities, summed over the classes, as a mean over pixels.
+
+    French et al., arXiv:1906.01916, section 3.1. No gradient reaches the target.
+
+    Args:
+        probs: Of the student, shape (N, C, H, W).
+        target_probs: Of the teacher, of the same shape.
+        valid: Pixels that count, shape (N, H, W), bool; all if None.
+    """
+    difference = _at_least_float32(probs) - _at_least_float32(target_probs).detach()
+    return _mean(difference.square().sum(1), valid, None)
+
+
 def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:
     """Binary cross-entropy in nats of the discriminator's verdict.
 

@@ -1,5 +1,6 @@
 """The one training loop. It knows no method."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ from latentseg.config import Config
 from latentseg.data.batches import Batch, batch_notes, batches
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.data.hidden import HiddenTruth
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
 from latentseg.inference import choose_device
 from latentseg.locks import hold
-from latentseg.methods import Losses, Method, Networks, build_method, second_branch
+from latentseg.methods import Losses, Method, Networks, build_method, describe, second_branch
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
@@ -117,6 +119,11 @@ def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
     segmenter = build_segmenter(config.model, num_classes, second_branch(config, num_classes))
     networks: dict[str, nn.Module] = {"segmenter": segmenter}
     optimizers = {"segmenter": segmenter_optimizer(segmenter, config.optim)}
+    if config.method.has_teacher:
+        networks["teacher"] = copy.deepcopy(segmenter).requires_grad_(False)
+    if config.method.has_peer:  # the random numbers have gone on: its heads start elsewhere
+        peer = build_segmenter(config.model, num_classes, 0)
+        networks["peer"], optimizers["peer"] = peer, segmenter_optimizer(peer, config.optim)
     if config.method.adversarial:
         judge = Discriminator(
             num_classes, config.discriminator.width, config.discriminator.downscale, segmenter.align_corners
@@ -146,7 +153,10 @@ def set_up(config: Config, state: State) -> tuple[Fabric, Networks, dict[str, Op
     nets = Networks()
     optimizers: dict[str, Optimizer] = {}
     for name, module in state.networks.items():
-        nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
+        if name in state.optimizers:
+            nets[name], optimizers[name] = fabric.setup(module, state.optimizers[name])
+        else:  # the teacher
+            nets[name] = fabric.setup_module(module)
     state.method.to(fabric.device)
     nets.train()
     return fabric, nets, optimizers
@@ -205,6 +215,7 @@ def _fit(
     cached = config.cache == "features"
     stores = cached_features(config, state.segmenter, dataset, split, reads) if cached else None
     stream = batches(dataset, split, config, state.segmenter.mean, start, reads, stores)
+    hidden = HiddenTruth(dataset, split, config, stores)
     log = Log(run.folder, start)
     clock, images = time.perf_counter(), 0
     with track_steps(config.steps, start) as show:
@@ -215,6 +226,8 @@ def _fit(
             done, ends = step + 1, step + 1 == config.steps
             if done % config.log_every == 0 or ends:
                 figures = {name: float(value) for name, value in terms.items()}
+                if method.lesson is not None:
+                    figures |= describe(method.lesson, hidden.targets(step))
                 seconds = time.perf_counter() - clock
                 rate = images / seconds
                 speed = {"seconds": round(seconds, 3), "images_per_second": round(rate, 2)}

@@ -1,14 +1,15 @@
 """A segmenter of 1x1 convolutions and one batch, for tests of the methods."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from latentseg.data.batches import Batch
+from latentseg.features import Features
 from latentseg.methods import Losses, Method, Networks
 from latentseg.models.discriminator import Discriminator
-from latentseg.models.segmenter import Output
+from latentseg.models.segmenter import Output, Perturb
 
 C, L, SIZE = 4, 3, 32
 PIXELS = [(n, y, x) for n in range(2) for y in range(SIZE) for x in range(SIZE)]
@@ -23,18 +24,24 @@ class Pixelwise(nn.Module):
         self.latent = nn.Conv2d(3, num_latent, 1)
         self.forwards = 0
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor | Features, perturb: Perturb | None = None, upsample: bool = True) -> Output:
+        """Its "encoder" hands on the pixels; the heads' grid has half the pixels in each direction."""
         self.forwards += 1
-        return Output(self.semantic(images), self.latent(images))
+        pixels = images.maps[0] if isinstance(images, Features) else images
+        maps = pixels if perturb is None else perturb([pixels])[0]
+        maps = maps if upsample else maps[..., ::2, ::2]
+        return Output(self.semantic(maps), self.latent(maps))
 
 
-def networks(adversarial: bool = True, num_latent: int = L) -> Networks:
+def networks(adversarial: bool = True, num_latent: int = L, others: Sequence[str] = ()) -> Networks:
+    """A segmenter, a discriminator, and others like the segmenter ("teacher", "peer"), each with its own weights."""
     torch.manual_seed(0)
     nets: dict[str, nn.Module] = {"segmenter": Pixelwise(num_latent)}
     if adversarial:
         nets["discriminator"] = Discriminator(C, width=4)
         for parameter in nets["discriminator"].parameters():
             parameter.data *= 3  # fresh, it says the same everywhere
+    nets |= {name: Pixelwise(num_latent) for name in others}
     return Networks(nets).double()
 
 
@@ -50,17 +57,23 @@ def tensors(images: object) -> Tensor:
     return images
 
 
-def batch() -> Batch:
+def batch(number: int = 2) -> Batch:
+    """Two labelled images and `number` unlabelled ones, of which the second is padded at the right."""
     generator = torch.Generator().manual_seed(1)
     targets = torch.randint(0, C, (2, SIZE, SIZE), generator=generator)
     targets[0, :9] = 255
-    valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    valid = torch.ones(number, SIZE, SIZE, dtype=torch.bool)
     valid[1, :, 20:] = False
     return Batch(
         images=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
         targets=targets,
-        unlabeled=torch.rand(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+        unlabeled=torch.rand(number, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
         unlabeled_valid=valid,
+        strong=(
+            torch.rand(number, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+            torch.rand(number, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+        ),
+        seed=5,
     )
 
 

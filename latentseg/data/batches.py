@@ -18,11 +18,20 @@ from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.splits import Split
-from latentseg.data.transforms import View, draw_view, view_image, view_targets, view_valid
+from latentseg.data.transforms import (
+    View,
+    draw_strong,
+    draw_view,
+    strong_image,
+    view_image,
+    view_targets,
+    view_valid,
+)
 from latentseg.features import Features
 
 LABELED, UNLABELED, REAL = 0, 1, 2  # streams
-ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image
+ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image;
+STRONG, STEP = 3, 4  # a strong view of it, or what is random within a step
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class Batch:
         unlabeled: Unlabelled images, as `images`; None if the run uses none.
         unlabeled_valid: Where they show image and not padding, bool, shape (N, H, W).
         real: Class ids of other labelled images, as `targets`, for the discriminator; None: it takes `targets`.
+        strong: Strong views of `unlabeled`, pixel for pixel, each as `images`; as many as `method.strong_views`, none
+            where `unlabeled` is Features.
+        seed: Of what is random within the step, a function of the run's seed and the step.
     """
 
     images: Tensor | Features
@@ -42,6 +54,8 @@ class Batch:
     unlabeled: Tensor | Features | None = None
     unlabeled_valid: Tensor | None = None
     real: Tensor | None = None
+    strong: tuple[Tensor, ...] = ()
+    seed: int = 0
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -63,6 +77,8 @@ class Batch:
             None if self.unlabeled is None else parts(self.unlabeled),
             None if self.unlabeled_valid is None else change(self.unlabeled_valid),
             None if self.real is None else change(self.real),
+            tuple(change(images) for images in self.strong),
+            self.seed,
         )
 
     def __len__(self) -> int:
@@ -94,6 +110,34 @@ def _permutation(seed: int, stream: int, length: int, epoch: int) -> NDArray[np.
     return np.random.default_rng([ORDER, seed, stream, epoch]).permutation(length)
 
 
+class Place(NamedTuple):
+    """One image of a batch: its item, the epoch of its stream, and its number among the stream's items."""
+
+    item: Item
+    epoch: int
+    number: int
+
+
+def places(config: Config, stream: int, items: list[Item], step: int) -> list[Place]:
+    """What a stream of these items shows at a step."""
+    drawn = indices(config.seed, stream, len(items), config.batch_size, step)
+    return [Place(items[index], epoch, index) for epoch, index in drawn]
+
+
+def view_at(config: Config, stream: int, place: Place, height: int, width: int) -> View:
+    """How a batch shows an image of this size at its place in the stream."""
+    views = views_of(stream, config.augment)
+    if views is not None:
+        return fixed_view(place.item, place.epoch % views, height, width, config.augment)
+    rng = np.random.default_rng([VIEW, config.seed, stream, place.epoch, place.number])
+    return draw_view(height, width, config.augment, rng)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of what is random within a step of the run with this seed, 63 bits."""
+    return int(np.random.default_rng([STEP, seed, step]).integers(2**63))
+
+
 def fixed_view(item: Item, number: int, height: int, width: int, augment: AugmentConfig) -> View:
     """View `number` of an image of this size under `augment.views`: it depends on nothing else than its id."""
     rng = np.random.default_rng([FIXED_VIEW, zlib.crc32(item.id.encode()), number])
@@ -112,11 +156,21 @@ class Stores(NamedTuple):
     unlabeled: FeatureStore
 
 
+class Shown(NamedTuple):
+    """What a stream shows at a step; the fields as in `Batch`, or without the first axis for one image."""
+
+    images: Tensor | Features
+    targets: Tensor
+    valid: Tensor
+    strong: tuple[Tensor, ...] = ()
+
+
 class StepDataset(TorchDataset[Batch]):
     """Batch of each step.
 
     The view of an image depends on seed, stream, epoch and index alone; with `augment.views` on its id and the
-    number of the view, which is the epoch modulo the number of views.
+    number of the view, which is the epoch modulo the number of views. A strong view depends on seed, stream, epoch,
+    index and its number, so it is a new one each epoch even then.
 
     Attributes:
         notes: What the user should know about the streams.
@@ -140,49 +194,53 @@ class StepDataset(TorchDataset[Batch]):
         return self.config.steps
 
     def __getitem__(self, step: int) -> Batch:
-        images, targets, _ = self._stream(LABELED, self.split.labeled, step)
+        seed = step_seed(self.config.seed, step)
+        labeled = self._stream(LABELED, self.split.labeled, step)
         real = None
         if self.config.method.adversarial and self.config.discriminator.real_maps == "loader":
-            real = self._stream(REAL, self.split.labeled, step)[1]
+            real = self._stream(REAL, self.split.labeled, step).targets
         if not self.uses_unlabeled:
-            return Batch(images, targets, real=real)
-        unlabeled, _, valid = self._stream(UNLABELED, self.split.unlabeled, step)
-        return Batch(images, targets, unlabeled, valid, real)
+            return Batch(labeled.images, labeled.targets, real=real, seed=seed)
+        unlabeled = self._stream(UNLABELED, self.split.unlabeled, step)
+        return Batch(labeled.images, labeled.targets, unlabeled.images, unlabeled.valid, real, unlabeled.strong, seed)
 
-    def _stream(self, stream: int, items: list[Item], step: int) -> tuple[Tensor | Features, Tensor, Tensor]:
-        places = indices(self.config.seed, stream, len(items), self.config.batch_size, step)
+    def _stream(self, stream: int, items: list[Item], step: int) -> Shown:
+        drawn = places(self.config, stream, items, step)
         if self.stores is not None:
-            return self._stored(self.stores, stream, [(items[index], epoch) for epoch, index in places])
-        views = [self._view(stream, items[index], epoch, index) for epoch, index in places]
-        images, labels, valid = zip(*views, strict=True)
-        return torch.stack(images), torch.stack(labels), torch.stack(valid)
+            return self._stored(self.stores, stream, drawn)
+        images, labels, valid, strong = zip(*(self._shown(stream, place) for place in drawn), strict=True)
+        others = tuple(torch.stack(views) for views in zip(*strong, strict=True))
+        return Shown(torch.stack(images), torch.stack(labels), torch.stack(valid), others)
 
-    def _view(self, stream: int, item: Item, epoch: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _shown(self, stream: int, place: Place) -> Shown:
         augment = self.config.augment
-        image = self.dataset.read_image(item)
-        height, width = image.shape[:2]
-        views = views_of(stream, augment)
-        if views is None:
-            rng = np.random.default_rng([VIEW, self.config.seed, stream, epoch, index])
-            view = draw_view(height, width, augment, rng)
-        else:
-            view = fixed_view(item, epoch % views, height, width, augment)
-        unknown = torch.full(augment.crop, IGNORE_INDEX)
-        labels = unknown if stream == UNLABELED else view_targets(self.dataset.read_targets(item), view, augment)
-        return view_image(image, view, augment, self.mean), labels, view_valid(view, augment)
+        pixels = self.dataset.read_image(place.item)
+        view = view_at(self.config, stream, place, *pixels.shape[:2])
+        image, valid = view_image(pixels, view, augment, self.mean), view_valid(view, augment)
+        if stream == UNLABELED:
+            return Shown(image, torch.full(augment.crop, IGNORE_INDEX), valid, self._strong(image, view, place))
+        return Shown(image, view_targets(self.dataset.read_targets(place.item), view, augment), valid)
 
-    def _stored(self, stores: Stores, stream: int, places: list[tuple[Item, int]]) -> tuple[Features, Tensor, Tensor]:
+    def _strong(self, image: Tensor, view: View, place: Place) -> tuple[Tensor, ...]:
+        seeds = [
+            [STRONG, self.config.seed, UNLABELED, place.epoch, place.number, number]
+            for number in range(self.config.method.strong_views)
+        ]
+        draws = [draw_strong(np.random.default_rng(seed)) for seed in seeds]
+        return tuple(strong_image(image, view, drawn, self.config.strong) for drawn in draws)
+
+    def _stored(self, stores: Stores, stream: int, drawn: list[Place]) -> Shown:
         """The same from the stores: the encoder has seen the images, their masks are read now."""
         augment = self.config.augment
         store = stores.unlabeled if stream == UNLABELED else stores.labeled
-        features = store.read([(item.id, epoch % store.views) for item, epoch in places])
-        views = [fixed_view(item, epoch % store.views, *store.size(item.id), augment) for item, epoch in places]
+        features = store.read([(place.item.id, place.epoch % store.views) for place in drawn])
+        views = [view_at(self.config, stream, place, *store.size(place.item.id)) for place in drawn]
         if stream == UNLABELED:
-            labels = [torch.full(augment.crop, IGNORE_INDEX) for _ in places]
+            labels = [torch.full(augment.crop, IGNORE_INDEX) for _ in drawn]
         else:
-            pairs = zip(places, views, strict=True)
-            labels = [self._stored_targets(item, epoch % store.views, view) for (item, epoch), view in pairs]
-        return features, torch.stack(labels), torch.stack([view_valid(view, augment) for view in views])
+            pairs = zip(drawn, views, strict=True)
+            labels = [self._stored_targets(place.item, place.epoch % store.views, view) for place, view in pairs]
+        return Shown(features, torch.stack(labels), torch.stack([view_valid(view, augment) for view in views]))
 
     def _stored_targets(self, item: Item, number: int, view: View) -> Tensor:
         if (item.id, number) not in self._targets:

@@ -1,5 +1,6 @@
-"""Random views of training images: scale, crop, mirror, and the optional photometric changes."""
+"""Random views of training images: scale, crop, mirror, optional photometric changes; and strong views of views."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from latentseg.config import AugmentConfig
+from latentseg.config import AugmentConfig, StrongConfig
 from latentseg.data.images import IGNORE_INDEX
+
+BLUR_SIGMAS = (0.1, 2.0)
+"""Least and largest deviation of a strong view's blur, in pixels (UniMatch)."""
 
 
 class View(NamedTuple):
@@ -26,6 +30,21 @@ class View(NamedTuple):
     """Draws in 0..1 for brightness, contrast, saturation and hue."""
 
 
+class Strong(NamedTuple):
+    """What makes a view a strong one: draws in 0..1, whatever the options are."""
+
+    jitter: float
+    """Colours change below the probability of it."""
+    colors: tuple[float, ...]
+    """For brightness, contrast, saturation and hue."""
+    grey: float
+    """Colours go below the probability of it."""
+    blur: float
+    """Blurred below the probability of it."""
+    sigma: float
+    """For the deviation of the blur."""
+
+
 def draw_view(height: int, width: int, augment: AugmentConfig, rng: np.random.Generator) -> View:
     """Draw a view of an image of the given height and width.
 
@@ -38,6 +57,12 @@ def draw_view(height: int, width: int, augment: AugmentConfig, rng: np.random.Ge
     shown = (min(size[0], augment.crop[0]), min(size[1], augment.crop[1]))
     y, x = int(top * (size[0] - shown[0] + 1)), int(left * (size[1] - shown[1] + 1))
     return View(size, (y, x, *shown), mirror < augment.mirror, tuple(colors))
+
+
+def draw_strong(rng: np.random.Generator) -> Strong:
+    """Draw a strong view: all numbers in one fixed order, as `draw_view` does."""
+    jitter, grey, blur, sigma, *colors = rng.random(8).tolist()
+    return Strong(jitter, tuple(colors), grey, blur, sigma)
 
 
 def _factor(augment: AugmentConfig, draw: float) -> float:
@@ -57,6 +82,32 @@ def view_image(
     shown = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1).expand(3, *augment.crop).clone()
     _, _, height, width = view.window
     shown[:, :height, :width] = _recolored(pixels, augment, view.colors).float() / 255
+    return shown
+
+
+def strong_image(weak: Tensor, view: View, draws: Strong, strong: StrongConfig) -> Tensor:
+    """The strong view of a finished view: the same pixels in other colours, grey or blurred. Padding stays.
+
+    Args:
+        weak: What `view_image` made of the image, shape (3, h, w).
+        view: The view it shows, which tells image from padding.
+        draws: What `draw_strong` drew.
+        strong: Probabilities and amounts.
+
+    Returns:
+        float32 in 0..1, shape (3, h, w).
+    """
+    _, _, height, width = view.window
+    pixels = (weak[:, :height, :width] * 255).round().to(torch.uint8)  # as they were: a weak view has 256 steps
+    if draws.jitter < strong.jitter:
+        pixels = _recolored(pixels, strong, draws.colors)
+    if draws.grey < strong.grey:
+        pixels = functional.rgb_to_grayscale(pixels, num_output_channels=3)
+    if draws.blur < strong.blur:
+        lowest, highest = BLUR_SIGMAS
+        pixels = _blurred(pixels, lowest + draws.sigma * (highest - lowest))
+    shown = weak.clone()
+    shown[:, :height, :width] = pixels.float() / 255
     return shown
 
 
@@ -83,17 +134,17 @@ def _window(pixels: Tensor, view: View, how: InterpolationMode) -> Tensor:
     return cropped.flip(-1) if view.flip else cropped
 
 
-def _recolored(pixels: Tensor, augment: AugmentConfig, draws: tuple[float, ...]) -> Tensor:
+def _recolored(pixels: Tensor, amounts: AugmentConfig | StrongConfig, draws: tuple[float, ...]) -> Tensor:
     """Change brightness, contrast, saturation and hue, in this order; each draw in 0..1 spans the option's range."""
     brightness, contrast, saturation, hue = (2 * draw - 1 for draw in draws)
-    if augment.brightness:
-        pixels = functional.adjust_brightness(pixels, max(0.0, 1 + brightness * augment.brightness))
-    if augment.contrast:
-        pixels = _contrast(pixels, max(0.0, 1 + contrast * augment.contrast))
-    if augment.saturation:
-        pixels = functional.adjust_saturation(pixels, max(0.0, 1 + saturation * augment.saturation))
-    if augment.hue:
-        pixels = functional.adjust_hue(pixels, hue * augment.hue)
+    if amounts.brightness:
+        pixels = functional.adjust_brightness(pixels, max(0.0, 1 + brightness * amounts.brightness))
+    if amounts.contrast:
+        pixels = _contrast(pixels, max(0.0, 1 + contrast * amounts.contrast))
+    if amounts.saturation:
+        pixels = functional.adjust_saturation(pixels, max(0.0, 1 + saturation * amounts.saturation))
+    if amounts.hue:
+        pixels = functional.adjust_hue(pixels, hue * amounts.hue)
     return pixels
 
 
@@ -103,3 +154,11 @@ def _contrast(pixels: Tensor, factor: float) -> Tensor:
     mean = float(grey.sum(dtype=torch.int64)) / grey.numel()
     blended: Tensor = pixels * factor + mean * (1 - factor)
     return blended.round().clamp(0, 255).to(torch.uint8)
+
+
+def _blurred(pixels: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur; the kernel spans three deviations, or what the reflected border of a small image allows."""
+    radius = math.ceil(3 * sigma)
+    height, width = (2 * min(radius, size - 1) + 1 for size in pixels.shape[-2:])
+    blurred: Tensor = functional.gaussian_blur(pixels, [width, height], [sigma, sigma])
+    return blurred

@@ -74,7 +74,9 @@ Part = Callable[[Adversary, Any, Any], Losses]
 """What one batch teaches: of the adversary and the logits of the two branches (the second None without one)."""
 
 
-def alternate(nets: Networks, batch: Batch, labeled: Part, unlabeled: Part | None) -> Iterator[Losses]:
+def alternate(
+    nets: Networks, batch: Batch, labeled: Part, unlabeled: Part | None, on_pixels: bool = True
+) -> Iterator[Losses]:
     """Yield the labelled part, the unlabelled part and the discriminator's turn of a step.
 
     The segmenter runs once for each of the first two, and no graph outlives its part.
@@ -84,10 +86,11 @@ def alternate(nets: Networks, batch: Batch, labeled: Part, unlabeled: Part | Non
         batch: One labelled batch, and an unlabelled one unless all images have labels.
         labeled: Losses of the labelled images.
         unlabeled: Losses of the unlabelled images; None leaves their forward out.
+        on_pixels: Unlabelled logits at every pixel; on the heads' own grid if False.
     """
     adversary = Adversary(nets)
     yield labeled(adversary, *nets["segmenter"](batch.images))
     if batch.unlabeled is not None and unlabeled is not None:
-        yield unlabeled(adversary, *nets["segmenter"](batch.unlabeled))
+        yield unlabeled(adversary, *nets["segmenter"](batch.unlabeled, upsample=on_pixels))
     if adversary.on:
         yield adversary.learn(batch)

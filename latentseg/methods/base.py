@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from latentseg.data.batches import Batch
+from latentseg.methods.pseudo import Lesson
 
 
 class Networks(nn.ModuleDict):
-    """The trained networks by name: "segmenter" and, for adversarial methods, "discriminator"."""
+    """The networks by name.
+
+    "segmenter" predicts; adversarial methods have a "discriminator", cps a "peer" of the segmenter; a "teacher" follows
+    the segmenter and has no optimiser.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Method(nn.Module):
 
     uses_unlabeled: bool
     """Whether batches need unlabelled images."""
+    lesson: Lesson | None = None
+    """What the last step taught by pseudo-labels, for the log."""
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the losses of step `step` (0-based), each with a fresh graph."""

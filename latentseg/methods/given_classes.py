@@ -61,7 +61,7 @@ class GivenClasses(Method):
             return unlabeled_losses(config, adversary, semantic, latent, batch.unlabeled_valid, matrix)
 
         needed = consistent or config.lambda_ulbl_adv > 0
-        yield from alternate(nets, batch, labeled, unlabeled if needed else None)
+        yield from alternate(nets, batch, labeled, unlabeled if needed else None, config.grid == "pixels")
 
     def summary(self) -> dict[str, float]:
         """Effective groups at the paper's two thresholds."""

@@ -19,6 +19,7 @@ from latentseg.losses import (
 )
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.methods.views import on_grid
 
 
 class Latent(Method):
@@ -49,28 +50,51 @@ class Latent(Method):
         config, targets = self.config, batch.targets
         consistent = config.lambda_cons > 0 and step >= self.start
 
-        def labeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:  # Eq. 6
-            counts, pixels = latent_joint(probabilities(latent), targets, semantic.shape[1])
-            with torch.no_grad():  # Eq. 8
-                self.cooccurrence.lerp_(counts.detach().to(self.cooccurrence.dtype), self.alpha)
-            terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
-            if config.lambda_latent > 0:
-                terms["latent"] = Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))
-            if adversary.on:
-                probs = probabilities(semantic)
-                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, targets != IGNORE_INDEX)
-            return Losses("segmenter", terms)
+        def labeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:
+            return labeled_losses(config, adversary, semantic, latent, targets, self.cooccurrence, self.alpha)
 
         def unlabeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:  # Eq. 11
             matrix = self.cooccurrence if consistent else None
             return unlabeled_losses(config, adversary, semantic, latent, batch.unlabeled_valid, matrix)
 
         needed = consistent or config.lambda_ulbl_adv > 0
-        yield from alternate(nets, batch, labeled, unlabeled if needed else None)
+        yield from alternate(nets, batch, labeled, unlabeled if needed else None, config.grid == "pixels")
 
     def summary(self) -> dict[str, float]:
         """Effective latent classes at the paper's two thresholds."""
         return {f"effective_{t}": effective(self.cooccurrence, t) for t in (0.1, 0.9)}
+
+
+def labeled_losses(
+    config: MethodConfig,
+    adversary: Adversary,
+    semantic: Tensor,
+    latent: Tensor,
+    targets: Tensor,
+    cooccurrence: Tensor,
+    alpha: float,
+) -> Losses:
+    """What labelled images teach, Eq. 6; M follows, Eq. 8.
+
+    Args:
+        config: Weights of the terms.
+        adversary: The discriminator's side of the step.
+        semantic: Logits, shape (N, C, H, W).
+        latent: Logits, shape (N, L, H, W).
+        targets: Class ids, shape (N, H, W); 255 is ignored.
+        cooccurrence: M, shape (C, L); changed in place.
+        alpha: Rate of the moving average.
+    """
+    counts, pixels = latent_joint(probabilities(latent), targets, semantic.shape[1])
+    with torch.no_grad():
+        cooccurrence.lerp_(counts.detach().to(cooccurrence.dtype), alpha)
+    terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
+    if config.lambda_latent > 0:
+        terms["latent"] = Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))
+    if adversary.on:
+        probs = probabilities(semantic)
+        terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, targets != IGNORE_INDEX)
+    return Losses("segmenter", terms)
 
 
 def unlabeled_losses(
@@ -99,7 +123,7 @@ def unlabeled_losses(
         mapped = semantic_to_latent(probs, latent_given_class(cooccurrence))
         gradient = config.consistency_gradient
         latent_probs = probabilities(latent.detach() if gradient == "semantic" else latent)
-        loss = consistency(latent_probs, mapped, valid=valid, gradient=gradient)
+        loss = consistency(latent_probs, mapped, valid=on_grid(valid, semantic), gradient=gradient)
         terms["cons"] = Term(config.lambda_cons, loss)
     return Losses("segmenter", terms)
 

@@ -9,6 +9,7 @@ from latentseg.data.batches import Batch
 from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, symmetric_divergence
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.methods.views import on_grid
 
 
 class Symmetric(Method):
@@ -44,8 +45,8 @@ class Symmetric(Method):
             for name, logits in (("adv_u", first), ("adv_u_2", second)) if adversary.on else ():
                 terms |= adversary.judge(name, config.lambda_ulbl_adv, probabilities(logits), shown)
             if consistent:
-                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid=shown))
+                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid=on_grid(shown, first)))
             return Losses("segmenter", terms)
 
         needed = consistent or config.lambda_ulbl_adv > 0
-        yield from alternate(nets, batch, labeled, unlabeled if needed else None)
+        yield from alternate(nets, batch, labeled, unlabeled if needed else None, config.grid == "pixels")

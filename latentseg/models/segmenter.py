@@ -1,7 +1,7 @@
 """The segmenter: an encoder, and two heads of which one tells classes and one tells latent classes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,9 +15,12 @@ from latentseg.features import Features
 from latentseg.models.encoders import Encoder, build_encoder
 from latentseg.models.weights import load_weights
 
+Perturb = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Changes feature maps, each of shape (N, channels, h, w)."""
+
 
 class Output(NamedTuple):
-    """What the segmenter says, at the size of the image.
+    """What the segmenter says, at the size of the image or on the heads' grid.
 
     semantic: logits of the classes, (N, C, H, W).
     latent: logits of the latent classes, (N, L, H, W); None without a latent branch.
@@ -161,12 +164,19 @@ class Segmenter(nn.Module):
         """How maps are resized; the discriminator does as the segmenter."""
         return self.encoder.align_corners
 
-    def forward(self, images: Tensor | Features) -> Output:
-        """Segment images: (N, 3, H, W), RGB in 0..1; or what `encode` made of them before."""
+    def forward(self, images: Tensor | Features, perturb: Perturb | None = None, upsample: bool = True) -> Output:
+        """Segment images.
+
+        Args:
+            images: Shape (N, 3, H, W), RGB in 0..1; or what `encode` made of them before.
+            perturb: Changes the feature maps on their way to the heads.
+            upsample: Logits at the size of the images; on the heads' own grid if False.
+        """
         if isinstance(images, Features):
-            return self.decode([features.to(self.pixel_mean.dtype) for features in images.maps], images.size)
-        height, width = images.shape[-2:]
-        return self.decode(self.encode(images), (height, width))
+            maps, size = [features.to(self.pixel_mean.dtype) for features in images.maps], images.size
+        else:
+            maps, size = self.encode(images), (images.shape[-2], images.shape[-1])
+        return self.decode(maps if perturb is None else perturb(maps), size if upsample else None)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
@@ -175,10 +185,14 @@ class Segmenter(nn.Module):
             maps: list[Tensor] = self.encoder(images)
         return maps
 
-    def decode(self, features: Sequence[Tensor], size: tuple[int, int]) -> Output:
-        """Logits at a size (height, width) in pixels, from the maps that `encode` gave."""
-        latent = None if self.latent_head is None else _resize(self.latent_head(features), size, self.encoder)
-        return Output(_resize(self.semantic_head(features), size, self.encoder), latent)
+    def decode(self, features: Sequence[Tensor], size: tuple[int, int] | None) -> Output:
+        """Logits at a size (height, width) in pixels, or on the heads' grid, from the maps that `encode` gave."""
+        semantic = self.semantic_head(features)
+        latent = None if self.latent_head is None else self.latent_head(features)
+        if size is None:
+            return Output(semantic, latent)
+        latent = None if latent is None else _resize(latent, size, self.encoder)
+        return Output(_resize(semantic, size, self.encoder), latent)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest size in pixels, at least the given one, that the encoder takes (8k+1, or 32k)."""

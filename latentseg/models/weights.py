@@ -178,7 +178,13 @@ def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source:
         )
 
 
-def timm_model(name: str, features_only: bool, pretrained: bool, state: dict[str, Tensor] | None = None) -> nn.Module:
+def timm_model(
+    name: str,
+    features_only: bool,
+    pretrained: bool,
+    state: dict[str, Tensor] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Build a timm model, with the hub's weights, with given ones, or with random ones.
 
     Args:
@@ -186,6 +192,7 @@ def timm_model(name: str, features_only: bool, pretrained: bool, state: dict[str
         features_only: Feature maps instead of a classifier.
         pretrained: Fetch the weights from the hub.
         state: State dict of the full model to take instead.
+        options: Further arguments of the model, such as whether it takes images of any size.
 
     Raises:
         UserError: timm cannot build it so, or the hub cannot be reached.
@@ -194,7 +201,7 @@ def timm_model(name: str, features_only: bool, pretrained: bool, state: dict[str
     wanted = pretrained or state is not None
     try:
         net: nn.Module = timm.create_model(
-            name, features_only=features_only, pretrained=wanted, pretrained_cfg_overlay=overlay
+            name, features_only=features_only, pretrained=wanted, pretrained_cfg_overlay=overlay, **(options or {})
         )
     except Exception as error:  # hub clients raise what they like, timm even assertions
         if not pretrained:

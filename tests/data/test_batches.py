@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from toy import tensors
 
 from latentseg.config import Config
-from latentseg.data.batches import LABELED, UNLABELED, Batch, StepDataset, batch_notes, batches, indices
+from latentseg.data.batches import LABELED, UNLABELED, Batch, StepDataset, batch_notes, batches, indices, step_seed
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 
@@ -27,7 +28,8 @@ def setup(root: Path, labeled: str | int = 3, **options: object) -> tuple[Datase
 
 def same(one: Batch, other: Batch) -> bool:
     names = ("images", "targets", "unlabeled", "unlabeled_valid")
-    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
+    strong = len(one.strong) == len(other.strong) and all(map(torch.equal, one.strong, other.strong))
+    return strong and one.seed == other.seed and all(torch.equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
 def test_epochs_are_permutations_one_after_the_other() -> None:
@@ -93,6 +95,7 @@ def test_a_later_start_gives_the_same_batches(folder_set: Callable[..., Path]) -
 def test_workers_and_memory_change_nothing(folder_set: Callable[..., Path], remember: bool) -> None:
     root = folder_set(size=(200, 300))
     options: dict[str, Any] = {"augment": {"crop": (189, 253), "contrast": 0.5, "saturation": 0.5, "hue": 0.2}}
+    options |= {"method": {"name": "unimatch"}}
     dataset, split, config = setup(root, **options)
     alone = list(batches(dataset, split, config, MEAN))
     dataset, split, config = setup(root, workers=2, **options)
@@ -126,3 +129,68 @@ def test_the_truth_for_the_discriminator_can_come_from_an_own_stream(folder_set:
     assert any(not torch.equal(truth, batch.targets) for truth, batch in zip(truths, steps, strict=True))
     dataset, split, config = setup(root, discriminator={"real_maps": "loader"})  # supervised: nobody needs it
     assert next(batches(dataset, split, config, MEAN))[1].real is None
+
+
+def test_strong_views_change_nothing_else(folder_set: Callable[..., Path]) -> None:
+    root = folder_set()
+    dataset, split, config = setup(root)
+    plain = list(batches(dataset, split, config, MEAN))
+    for name, number in (("fixmatch", 1), ("unimatch", 2)):
+        dataset, split, config = setup(root, method={"name": name})
+        for (_, one), (_, other) in zip(plain, batches(dataset, split, config, MEAN), strict=True):
+            assert (len(one.strong), len(other.strong)) == (0, number)
+            assert same(one, replace(other, strong=()))
+            assert all(view.shape == (2, 3, 8, 10) and view.dtype == torch.float32 for view in other.strong)
+        assert next(batches(dataset, split, config, MEAN, unlabeled=False))[1].strong == ()
+
+
+def test_strong_views_show_the_pixels_of_the_weak_view(folder_set: Callable[..., Path]) -> None:
+    off = {"jitter": 0.0, "grey": 0.0, "blur": 0.0}
+    dataset, split, config = setup(folder_set(), method={"name": "unimatch"}, strong=off)
+    for _, batch in batches(dataset, split, config, MEAN):
+        assert all(torch.equal(view, tensors(batch.unlabeled)) for view in batch.strong)
+
+
+@pytest.mark.parametrize("views", [None, 1])
+def test_a_strong_view_depends_on_seed_epoch_index_and_number_alone(
+    folder_set: Callable[..., Path], views: int | None
+) -> None:
+    root = folder_set(train=4)  # 3 unlabelled images: two epochs in 6 places
+    shown: list[list[torch.Tensor]] = []
+    for size, seed in ((2, 0), (3, 0), (2, 1)):
+        options: dict[str, Any] = {"augment": {"crop": (8, 10), "scale": (1, 1), "views": views}}
+        options |= {"method": {"name": "unimatch"}, "batch_size": size, "steps": 6 // size, "seed": seed}
+        dataset, split, config = setup(root, labeled=1, **options)
+        steps = [batch for _, batch in batches(dataset, split, config, MEAN)]
+        shown.append([torch.cat([batch.strong[number] for batch in steps]) for number in range(2)])
+        shown[-1].append(torch.cat([tensors(batch.unlabeled) for batch in steps]))
+    assert all(map(torch.equal, shown[0], shown[1]))
+    assert not torch.equal(shown[0][0], shown[2][0])
+    every = {view.numpy().tobytes() for view in torch.cat(shown[0][:2])}
+    assert len(every) == 12  # 3 images, 2 epochs, 2 numbers
+    weak = {view.numpy().tobytes() for view in shown[0][2]}
+    assert len(weak) == (6 if views is None else 3)  # fixed; the strong views are new ones
+
+
+def test_the_seed_of_a_step_is_its_own(folder_set: Callable[..., Path]) -> None:
+    seeds = {step_seed(seed, step) for seed in range(20) for step in range(20)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**62
+    dataset, split, config = setup(folder_set(), seed=3)
+    assert [batch.seed for _, batch in batches(dataset, split, config, MEAN)] == [step_seed(3, k) for k in range(7)]
+    assert next(batches(dataset, split, config, MEAN, start=5, unlabeled=False))[1].seed == step_seed(3, 5)
+
+
+def test_strong_views_and_seed_move_with_the_batch(
+    folder_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, split, config = setup(folder_set(), method={"name": "unimatch"})
+    _, batch = next(batches(dataset, split, config, MEAN))
+    moved = batch.to("meta")
+    assert [view.device.type for view in moved.strong] == ["meta", "meta"]
+    assert moved.seed == batch.seed
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)  # without a GPU there is none
+    pinned = batch.pin_memory()
+    assert pinned.seed == batch.seed
+    assert all(torch.equal(one, other + 1) for one, other in zip(pinned.strong, batch.strong, strict=True))

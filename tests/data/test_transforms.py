@@ -1,10 +1,21 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from latentseg.config import AugmentConfig
-from latentseg.data.transforms import draw_view, view_image, view_targets, view_valid
+from latentseg.config import AugmentConfig, StrongConfig
+from latentseg.data.transforms import (
+    Strong,
+    View,
+    draw_strong,
+    draw_view,
+    strong_image,
+    view_image,
+    view_targets,
+    view_valid,
+)
 
 MEAN = (0.1, 0.2, 0.3)
 
@@ -127,3 +138,98 @@ def test_scales_come_in_steps_where_asked_for() -> None:
     sizes = {draw_view(100, 200, augment, np.random.default_rng(seed)).size for seed in range(300)}
     assert sizes == {(10 * k, 20 * k) for k in range(5, 17)}  # 0.5 + k / 10, k = 0..11
     assert draw_view(100, 200, options(scale=(1, 1), scale_step=0.1), np.random.default_rng(0)).size == (100, 200)
+
+
+OFF = {"jitter": 0.0, "grey": 0.0, "blur": 0.0}
+MIDDLE = Strong(0.5, (0.5, 0.5, 0.5, 0.5), 0.5, 0.5, 0.5)
+
+
+def weak_and_strong(draws: Strong, size: tuple[int, int] = (6, 7), **changes: object) -> tuple[torch.Tensor, ...]:
+    """A weak view (padded where it is smaller than 8 x 10), its strong view, and where they show image."""
+    image, _ = pair(*size)
+    view = draw_view(*size, options(mirror=0.5), np.random.default_rng(2))
+    weak = view_image(image, view, options(), MEAN)
+    strong = strong_image(weak, view, draws, StrongConfig.model_validate(OFF | changes))
+    return weak, strong, view_valid(view, options())
+
+
+def test_strong_draws_come_in_one_order_whatever_the_options_are() -> None:
+    numbers = np.random.default_rng(4).random(8).tolist()
+    assert draw_strong(np.random.default_rng(4)) == Strong(numbers[0], tuple(numbers[4:]), *numbers[1:4])
+
+
+def test_a_strong_view_that_is_off_is_the_weak_view() -> None:
+    for draw in (0.0, 0.5, 0.999):
+        weak, strong, _ = weak_and_strong(Strong(draw, (draw,) * 4, draw, draw, draw))
+        assert torch.equal(weak, strong)
+    weak, strong, _ = weak_and_strong(Strong(0.8, (1.0,) * 4, 0.2, 0.5, 1.0), jitter=0.8, grey=0.2, blur=0.5)
+    assert torch.equal(weak, strong)  # each draw must be below its probability
+    weak, strong, _ = weak_and_strong(MIDDLE, jitter=1.0)  # all factors are 1, hue is not turned
+    torch.testing.assert_close(weak, strong, rtol=0, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "grey", "blur"])
+def test_strong_changes_leave_the_padding_the_weak_view_and_global_chance_alone(name: str) -> None:
+    amounts = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    changes: dict[str, Any] = {"jitter": 1.0} | amounts | {name: 0.4 if name in amounts else 1.0}
+    state, before = torch.get_rng_state(), weak_and_strong(MIDDLE)[0]
+    draws = Strong(0.2, (0.9,) * 4, 0.2, 0.2, 0.9)
+    weak, strong, valid = weak_and_strong(draws, **changes)
+    assert not valid.all()
+    assert torch.equal(weak, before)
+    assert torch.equal(weak[:, ~valid], strong[:, ~valid])
+    assert (weak[:, valid] != strong[:, valid]).float().mean() > 0.5
+    assert strong.dtype == torch.float32
+    assert 0 <= strong.min() <= strong.max() <= 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(strong, weak_and_strong(draws, **changes)[1])
+
+
+def test_strong_changes_are_known_by_hand() -> None:
+    draws = Strong(0.0, (0.25, 0.5, 0.5, 0.5), 0.0, 0.0, 0.0)
+    plain: dict[str, Any] = {"jitter": 1.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    weak, strong, valid = weak_and_strong(draws, **plain, brightness=0.5)
+    torch.testing.assert_close(strong[:, valid], 0.75 * weak[:, valid], rtol=0, atol=1.01 / 255)
+    weak, strong, valid = weak_and_strong(draws, grey=1.0)
+    luma = (torch.tensor([0.299, 0.587, 0.114])[:, None] * weak[:, valid]).sum(dim=0)
+    torch.testing.assert_close(strong[:, valid], luma.expand(3, -1), rtol=0, atol=1.01 / 255)
+    weak, strong, valid = weak_and_strong(draws._replace(colors=(0.5, 0.0, 0.5, 0.5)), jitter=1.0, contrast=1.0)
+    assert strong[:, valid].std() < 1e-6  # contrast 0: the mean grey, of the image without its padding
+    luma = (torch.tensor([0.299, 0.587, 0.114])[:, None] * weak[:, valid]).sum(dim=0)
+    assert float(strong[0, 0, 0]) == pytest.approx(float(luma.mean()), abs=1.01 / 255)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3), (8, 10)])
+@pytest.mark.parametrize("draw", [0.0, 0.999])
+def test_blur_fits_windows_smaller_than_its_kernel(size: tuple[int, int], draw: float) -> None:
+    weak, strong, valid = weak_and_strong(MIDDLE._replace(blur=0.0, sigma=draw), size, blur=1.0)
+    assert torch.equal(weak[:, ~valid], strong[:, ~valid])
+    assert float(strong[:, valid].mean()) == pytest.approx(float(weak[:, valid].mean()), abs=0.1)
+    assert torch.equal(weak, strong) == (draw == 0.0 or size == (1, 1))  # a deviation of 0.1 pixels does nothing
+
+
+def test_blur_is_gaussian_with_the_deviation_drawn() -> None:
+    weak = torch.zeros(3, 21, 21)
+    weak[:, 10, 10] = 1
+    view = View((21, 21), (0, 0, 21, 21), False, (0.5,) * 4)
+    options = StrongConfig.model_validate(OFF | {"blur": 1.0})
+    strong = strong_image(weak, view, MIDDLE, options)  # half of 0.1..2: 1.05
+    y, x = torch.meshgrid(torch.arange(21) - 10, torch.arange(21) - 10, indexing="ij")
+    bell = torch.exp(-(y**2 + x**2) / (2 * 1.05**2))
+    torch.testing.assert_close(strong[0], bell / bell.sum(), rtol=0, atol=0.51 / 255)
+
+
+def test_strong_views_are_the_same_for_any_number_of_threads() -> None:
+    threads, views = torch.get_num_threads(), []
+    image = np.random.default_rng(0).integers(0, 256, (189, 253, 3), dtype=np.uint8)
+    augment = options(crop=(189, 253))
+    view = draw_view(189, 253, augment, np.random.default_rng(0))
+    strong = StrongConfig.model_validate({"jitter": 1.0, "grey": 0.0, "blur": 1.0})
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            weak = view_image(image, view, augment, MEAN)
+            views.append(strong_image(weak, view, draw_strong(np.random.default_rng(1)), strong))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*views)

@@ -1,0 +1,55 @@
+"""Mean teacher with CutMix: French et al., Semi-supervised semantic segmentation needs strong, varied perturbations."""
+
+from collections.abc import Iterator
+
+import torch
+
+from latentseg.config import MethodConfig, StrongConfig
+from latentseg.data.batches import Batch
+from latentseg.features import Features
+from latentseg.losses import cross_entropy, probabilities, squared_difference
+from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.methods.pseudo import Lesson, PseudoLabels
+from latentseg.methods.teacher import follow
+from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+
+BOX_AREA = (0.5, 0.5)
+"""A box covers half of each image (arXiv:1906.01916, section 3.4)."""
+
+
+class MeanTeacher(Method):
+    """The student on mixed images learns the teacher's mixed probabilities (arXiv:1906.01916, section 3.3).
+
+    The squared difference is weighed by the share of pixels on which the teacher is confident, as in its released code.
+    """
+
+    uses_unlabeled = True
+
+    def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
+        """Set weight, threshold and the teacher's decay."""
+        super().__init__()
+        self.config, self.strong = config, strong
+
+    def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
+        """Yield the labelled and the unlabelled part of a step."""
+        config, segmenter, teacher = self.config, nets["segmenter"], nets["teacher"]
+        follow(teacher, segmenter, config.teacher_decay, step)
+        logits = segmenter(batch.images).semantic
+        yield Losses("segmenter", {"ce": Term(1.0, cross_entropy(logits, batch.targets))})
+        if batch.unlabeled is None:
+            return
+        random, upsample = generator(batch), config.grid == "pixels"
+        with torch.no_grad():
+            probs = probabilities(teacher(batch.unlabeled, upsample=upsample).semantic)
+        given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
+        cutmix = CutMix(len(probs), 1.0, random, BOX_AREA)
+        # The paper's only change is CutMix. Cached features are dropped from as well, as in every peer.
+        view = batch.unlabeled
+        if isinstance(view, Features):
+            [view] = strong_views(batch, self.strong, 1, random)
+        student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
+        target = given.mixed(cutmix)
+        sure = given.accepted.sum() / given.valid.sum().clamp(min=1)
+        loss = sure * squared_difference(probabilities(student), cutmix.mix(probs), target.valid)
+        self.lesson = Lesson(given, target, student.detach())
+        yield Losses("segmenter", {"match": Term(config.lambda_match, loss)})
