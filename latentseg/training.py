@@ -114,9 +114,14 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
 
 
 def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
-    """Build networks, method and optimisers. The segmenter's initial weights depend on the seed alone."""
+    """Build networks, method and optimisers. The segmenter's initial weights depend on the seed alone.
+
+    Raises:
+        UserError: A part does not fit: weights, head, groups of classes, or the crop the encoder.
+    """
     num_classes = len(classes)
     segmenter = build_segmenter(config.model, num_classes, second_branch(config, num_classes))
+    segmenter.encoder.check_size(*config.augment.crop)
     networks: dict[str, nn.Module] = {"segmenter": segmenter}
     optimizers = {"segmenter": segmenter_optimizer(segmenter, config.optim)}
     if config.method.has_teacher:

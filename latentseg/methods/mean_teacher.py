@@ -49,7 +49,7 @@ class MeanTeacher(Method):
             [view] = strong_views(batch, self.strong, 1, random)
         student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
         target = given.mixed(cutmix)
-        sure = given.accepted.sum() / given.valid.sum().clamp(min=1)
+        sure = given.accepted.sum(dtype=probs.dtype) / given.valid.sum().clamp(min=1)
         loss = sure * squared_difference(probabilities(student), cutmix.mix(probs), target.valid)
         self.lesson = Lesson(given, target, student.detach())
         yield Losses("segmenter", {"match": Term(config.lambda_match, loss)})

@@ -49,8 +49,8 @@ def drop_channels(maps: Sequence[Tensor], share: float, random: torch.Generator)
     """Set a random share of the channels of each image to 0 and scale up the others by 1 / (1 - share)."""
     if share == 0:
         return list(maps)
-    kept = [(torch.rand(*features.shape[:2], 1, 1, generator=random) >= share) / (1 - share) for features in maps]
-    return [features * mask.to(features) for features, mask in zip(maps, kept, strict=True)]
+    kept = [torch.rand(*features.shape[:2], 1, 1, generator=random) >= share for features in maps]
+    return [features * (mask.to(features) / (1 - share)) for features, mask in zip(maps, kept, strict=True)]
 
 
 def _noise(features: Tensor, strength: float, random: torch.Generator) -> Tensor:

@@ -59,7 +59,8 @@ class AsppHead(nn.Module):
 class Fusion(nn.Module):
     """Feature maps of several strides, summed into one (after arXiv:1612.03144, Figure 3).
 
-    From the coarsest map on, the sum is upsampled to the next finer one and its 1x1 projection added. Maps
+    From the coarsest map on, the sum is upsampled to the next finer one and its 1x1 projection added; maps of equal
+    stride, such as those of a vision transformer, are summed as they are. Maps
     finer than the target are brought to its size: their detail takes part, no convolution runs at their size.
 
     Args:
@@ -195,7 +196,7 @@ class Segmenter(nn.Module):
         return Output(_resize(semantic, size, self.encoder), latent)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Smallest size in pixels, at least the given one, that the encoder takes (8k+1, or 32k)."""
+        """Smallest size in pixels, at least the given one, that the encoder takes: 8k+1, 32k, or whole patches."""
         return self.encoder.valid_size(height, width)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -242,7 +243,7 @@ def _check_head(encoder: Encoder, config: ModelConfig) -> None:
     if config.head == "light" and config.head_stride not in encoder.strides:
         raise UserError(
             f"model.head_stride={config.head_stride} is no stride of this encoder, which has "
-            f"{', '.join(map(str, encoder.strides))}: set it to one of them"
+            f"{', '.join(map(str, sorted(set(encoder.strides))))}: set it to one of them"
         )
 
 

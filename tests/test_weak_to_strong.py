@@ -1,0 +1,590 @@
+"""Weak-to-strong methods: each term against a twin in plain loops with CutMix, and every guard."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from math import ceil, log
+from types import MappingProxyType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import SIZE, C, L, batch, networks, run, tensors
+
+from latentseg.config import Config, MethodConfig, StrongConfig
+from latentseg.data.batches import Batch
+from latentseg.features import Features
+from latentseg.methods import Method, Networks, build_method, second_branch
+from latentseg.methods.cps import CrossPseudoSupervision
+from latentseg.methods.fixmatch import FixMatch
+from latentseg.methods.latent_match import LatentMatch
+from latentseg.methods.mean_teacher import MeanTeacher
+from latentseg.methods.pseudo import PseudoLabels, describe
+from latentseg.methods.unimatch import UniMatch
+from latentseg.methods.views import CutMix
+from latentseg.models.segmenter import Output
+
+N = 3  # unlabelled images: with two, the image before is the one behind
+SEED = 13
+CUTMIX, DROPPED = 0.6, 0.4  # by this seed some images get a box and some do not
+TAU = 0.45  # many of the toy's unlabelled pixels are above, many below
+ALPHA = 0.25
+Place = tuple[int, int, int]
+OTHERS = {"mean_teacher": ["teacher"], "fixmatch": [], "unimatch": [], "cps": ["peer"], "latent_match": ["teacher"]}
+CONTROL = {"latent_target": "semantic", "latent_on": "all", "sharpen": 0.5, "weigh_entropy": True}
+
+
+def build(name: str, options: Mapping[str, object] = MappingProxyType({}), start: int = 0) -> Method:
+    # A discriminator comes with the networks; its terms stay off unless a test asks for them.
+    given = {"name": name, "num_latent": L, "threshold": TAU, "teacher_decay": 0.4, **options}
+    config = MethodConfig.model_validate(given)
+    strong = StrongConfig(cutmix=CUTMIX, feature_dropout=DROPPED)
+    methods: dict[str, Callable[[], Method]] = {
+        "mean_teacher": lambda: MeanTeacher(config, strong),
+        "fixmatch": lambda: FixMatch(config, strong),
+        "unimatch": lambda: UniMatch(config, strong),
+        "cps": lambda: CrossPseudoSupervision(config, strong),
+        "latent_match": lambda: LatentMatch(config, strong, C, ALPHA, start),
+    }
+    return methods[name]().double()
+
+
+def nets_of(name: str, adversarial: bool = False) -> Networks:
+    return sharper(networks(adversarial, L, OTHERS[name]))
+
+
+def sharper(nets: Networks) -> Networks:
+    """Every class is somewhere the most probable one, here surely and there not."""
+    for name, parameter in nets.named_parameters():
+        if name.endswith("semantic.weight"):
+            parameter.data = 6 * (parameter.data - parameter.data.mean(1, keepdim=True))
+        if name.endswith("semantic.bias"):
+            parameter.data *= 0.2
+    return nets
+
+
+def data_of(kind: str = "images") -> Batch:
+    data = replace(batch(N), seed=SEED)
+    if kind == "images":
+        return data
+    return replace(data, unlabeled=Features([tensors(data.unlabeled)], (SIZE, SIZE)), strong=())
+
+
+# The twins. Networks speak for themselves (1x1 convolutions); mixing, labelling and losses are loops over pixels.
+
+
+def pasted(maps: Tensor, boxes: Tensor) -> Tensor:
+    """CutMix, box by box: of the image before."""
+    mixed = maps.clone()
+    for n, y, x in boxes.nonzero().tolist():
+        mixed[n, ..., y, x] = maps[n - 1, ..., y, x]
+    return mixed
+
+
+def dropped(maps: Tensor, share: float, random: torch.Generator) -> Tensor:
+    gone, changed = torch.rand(*maps.shape[:2], 1, 1, generator=random) < share, maps.clone()
+    for n in range(len(maps)):
+        for channel in range(maps.shape[1]):
+            changed[n, channel] = 0.0 if gone[n, channel] else maps[n, channel] / (1 - share)
+    return changed
+
+
+class Twin:
+    """What the unlabelled part of a step sees, recomputed."""
+
+    def __init__(self, nets: Networks, data: Batch, grid: str) -> None:
+        self.nets, self.data, self.grid = nets, data, grid
+        self.random = torch.Generator().manual_seed(data.seed)
+        weak = data.unlabeled
+        self.weak = weak.maps[0] if isinstance(weak, Features) else tensors(weak)
+        assert data.unlabeled_valid is not None
+        self.valid = data.unlabeled_valid if grid == "pixels" else data.unlabeled_valid[:, 1::2, 1::2]
+
+    def views(self, number: int) -> list[Tensor]:
+        if isinstance(self.data.unlabeled, Features):
+            return [dropped(self.weak, DROPPED, self.random) for _ in range(number)]
+        return list(self.data.strong[:number])
+
+    def says(self, name: str, images: Tensor) -> Output:
+        """Probabilities of both branches."""
+        said = self.nets[name](images, upsample=self.grid == "pixels")
+        return Output(said.semantic.softmax(1), said.latent.softmax(1))
+
+    def lesson(self, cutmix: CutMix, view: Tensor, names: tuple[str, str]) -> tuple[Tensor, Output, Tensor]:
+        """Probabilities of the student, both maps of the teacher and the valid pixels, on the mixed images."""
+        student, teacher = names
+        cells = cutmix.boxes(*self.valid.shape[1:])
+        said = self.says(teacher, self.weak)
+        assert said.latent is not None
+        mixed = Output(pasted(said.semantic, cells), pasted(said.latent, cells))
+        learns = self.says(student, pasted(view, cutmix.boxes(SIZE, SIZE))).semantic
+        return learns, mixed, pasted(self.valid, cells)
+
+
+def sorted_out(probs: Tensor, valid: Tensor, tau: float) -> tuple[dict[Place, int], list[Place]]:
+    """Class of each accepted pixel; the rejected pixels."""
+    labels: dict[Place, int] = {}
+    rows, rejected = probs.movedim(1, -1).tolist(), []
+    for n, y, x in valid.nonzero().tolist():
+        best = max(rows[n][y][x])
+        if best >= tau:
+            labels[n, y, x] = rows[n][y][x].index(best)
+        else:
+            rejected.append((n, y, x))
+    return labels, rejected
+
+
+def match(student: Tensor, teacher: Tensor, valid: Tensor, tau: float) -> float:
+    rows = student.movedim(1, -1).tolist()
+    labels, _ = sorted_out(teacher, valid, tau)
+    return -sum(log(rows[n][y][x][label]) for (n, y, x), label in labels.items()) / int(valid.sum())
+
+
+def labeled(nets: Networks, name: str, data: Batch) -> float:
+    rows = nets[name](data.images).semantic.softmax(1).movedim(1, -1).tolist()
+    known = (data.targets != 255).nonzero().tolist()
+    return -sum(log(rows[n][y][x][int(data.targets[n, y, x])]) for n, y, x in known) / len(known)
+
+
+def twin_fixmatch(twin: Twin) -> dict[str, float]:
+    [view] = twin.views(1)
+    learns, says, valid = twin.lesson(CutMix(N, CUTMIX, twin.random), view, ("segmenter", "segmenter"))
+    return {"match": match(learns, says.semantic, valid, TAU)}
+
+
+def twin_unimatch(twin: Twin) -> dict[str, float]:
+    says = twin.says("segmenter", twin.weak).semantic
+    learns = twin.says("segmenter", dropped(twin.weak, 0.5, twin.random)).semantic
+    values = {"match_f": match(learns, says, twin.valid, TAU)}
+    for number, view in enumerate(twin.views(2), start=1):
+        learns, mixed, valid = twin.lesson(CutMix(N, CUTMIX, twin.random), view, ("segmenter", "segmenter"))
+        values[f"match_{number}"] = match(learns, mixed.semantic, valid, TAU)
+    return values
+
+
+def twin_cps(twin: Twin) -> dict[str, float]:
+    cutmix = CutMix(N, 1.0, twin.random, (0.25, 0.5))
+    view = twin.views(1)[0] if isinstance(twin.data.unlabeled, Features) else twin.weak
+    values = {"ce_2": labeled(twin.nets, "peer", twin.data)}
+    for name, names in (("match", ("segmenter", "peer")), ("match_2", ("peer", "segmenter"))):
+        learns, says, valid = twin.lesson(cutmix, view, names)
+        values[name] = match(learns, says.semantic, valid, 0.0)
+    return values
+
+
+def twin_mean_teacher(twin: Twin) -> dict[str, float]:
+    cutmix = CutMix(N, 1.0, twin.random, (0.5, 0.5))
+    view = twin.views(1)[0] if isinstance(twin.data.unlabeled, Features) else twin.weak
+    learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
+    sure, unsure = sorted_out(twin.says("teacher", twin.weak).semantic, twin.valid, TAU)  # before they are mixed
+    mine, theirs, total = learns.movedim(1, -1).tolist(), says.semantic.movedim(1, -1).tolist(), 0.0
+    for n, y, x in valid.nonzero().tolist():
+        total += sum((p - q) ** 2 for p, q in zip(mine[n][y][x], theirs[n][y][x], strict=True))
+    return {"match": len(sure) / (len(sure) + len(unsure)) * total / int(valid.sum())}
+
+
+def matrix_after(nets: Networks, data: Batch, before: Tensor) -> tuple[float, Tensor]:
+    """H(C | L) of the labelled images, and M."""
+    maps, joint = nets["segmenter"](data.images).latent.softmax(1), torch.zeros(C, L, dtype=torch.float64)
+    known = (data.targets != 255).nonzero().tolist()
+    for n, y, x in known:
+        joint[data.targets[n, y, x]] += maps[n, :, y, x]
+    p = (joint / len(known)).tolist()
+    sums = [sum(p[c][k] for c in range(C)) for k in range(L)]
+    doubt = -sum(p[c][k] * log(p[c][k] / sums[k]) for c in range(C) for k in range(L))
+    return doubt, (1 - ALPHA) * before + ALPHA * joint
+
+
+def twin_latent_match(twin: Twin, matrix: Tensor, options: dict[str, object]) -> dict[str, float]:
+    [view] = twin.views(1)
+    learns, says, valid = twin.lesson(CutMix(N, CUTMIX, twin.random), view, ("segmenter", "teacher"))
+    control, power = options.get("latent_target") == "semantic", 1 / float(str(options.get("sharpen", 1.0)))
+    assert says.latent is not None
+    teaching = (says.semantic if control else says.latent).movedim(1, -1).tolist()
+    mine, total = learns.movedim(1, -1).tolist(), 0.0
+    chance = (matrix / matrix.sum(1, keepdim=True)).tolist()
+    _, where = sorted_out(says.semantic, valid, TAU)
+    if options.get("latent_on") == "all":
+        where = [(n, y, x) for n, y, x in valid.nonzero().tolist()]
+    for n, y, x in where:
+        sharp = [p**power for p in teaching[n][y][x]]
+        target = [p / sum(sharp) for p in sharp]
+        weight = 1 + sum(p * log(p) for p in target) / log(len(target)) if options.get("weigh_entropy") else 1.0
+        said = mine[n][y][x]
+        mapped = said if control else [sum(chance[c][k] * said[c] for c in range(C)) for k in range(L)]
+        total -= weight * sum(t * log(p) for t, p in zip(target, mapped, strict=True))
+    return {"match": match(learns, says.semantic, valid, TAU), "cons": total / int(valid.sum())}
+
+
+def verdicts(judge: nn.Module, maps: list[tuple[Tensor, Tensor]], truth: Tensor) -> dict[str, float]:
+    """Eqs. 5 and 12 for the labelled map and the student's on the strong view, each with its valid pixels."""
+    one_hot = torch.zeros_like(maps[0][0])
+    for n, y, x in (truth != 255).nonzero().tolist():
+        one_hot[n, truth[n, y, x], y, x] = 1
+
+    def chances(probs: Tensor, valid: Tensor) -> list[float]:
+        chance = judge(probs).sigmoid()[:, 0].tolist()
+        return [chance[n][y][x] for n, y, x in valid.nonzero().tolist()]
+
+    def mean(values: list[float]) -> float:
+        return -sum(log(value) for value in values) / len(values)
+
+    labeled_ones, strong = (chances(*each) for each in maps)
+    fake = mean([1 - chance for chance in labeled_ones + strong])
+    return {
+        "adv": mean(labeled_ones),
+        "adv_u": mean(strong),
+        "real": mean(chances(one_hot, truth != 255)),
+        "fake": fake,
+    }
+
+
+def expected_teacher(nets: Networks, decay: float) -> None:
+    """Move the copy's teacher by hand."""
+    for mine, theirs in zip(nets["teacher"].parameters(), nets["segmenter"].parameters(), strict=True):
+        mine.data = decay * mine.data + (1 - decay) * theirs.data
+
+
+def twin_of(
+    name: str, nets: Networks, data: Batch, matrix: Tensor, options: dict[str, object]
+) -> tuple[dict[str, float], Tensor]:
+    """Every term of a step, given the teacher after it has moved, and M after the step."""
+    twin, values = Twin(nets, data, str(options.get("grid", "pixels"))), {"ce": labeled(nets, "segmenter", data)}
+    if name != "latent_match":
+        twins = {"fixmatch": twin_fixmatch, "unimatch": twin_unimatch, "cps": twin_cps}
+        return values | (twins | {"mean_teacher": twin_mean_teacher})[name](twin), matrix
+    values["latent"], matrix = matrix_after(nets, data, matrix)
+    return values | twin_latent_match(twin, matrix, options), matrix
+
+
+def learn(nets: Networks) -> None:
+    """The networks with an optimiser change between two steps."""
+    random = torch.Generator().manual_seed(11)
+    for name in ("segmenter", "peer"):
+        if name in nets:
+            for parameter in nets[name].parameters():
+                parameter.data += 0.3 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+
+
+CASES: list[tuple[str, str, dict[str, object]]] = [
+    *[(name, "images", EMPTY) for name in OTHERS],
+    *[(name, "features", EMPTY) for name in OTHERS],
+    *[(name, "images", HEADS) for name in OTHERS],
+    ("latent_match", "images", {"latent_on": "all"}),
+    ("latent_match", "images", {"latent_target": "semantic"}),
+    ("latent_match", "images", {"sharpen": 0.5}),
+    ("latent_match", "images", {"weigh_entropy": True}),
+    ("latent_match", "images", CONTROL),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "options"), CASES)
+@torch.no_grad()
+def test_every_term_equals_its_plain_twin_over_two_steps(name: str, kind: str, options: dict[str, object]) -> None:
+    nets, data, method = nets_of(name), data_of(kind), build(name, options)
+    matrix = torch.zeros(C, L, dtype=torch.float64)
+    for step, decay in enumerate((0.0, 0.4)):  # the first step copies the student, then the option holds
+        copied = copy.deepcopy(nets)
+        if "teacher" in nets:
+            expected_teacher(copied, decay)
+        expected, matrix = twin_of(name, copied, data, matrix, options)
+        assert run(method, nets, step=step, backward=False, data=data) == pytest.approx(expected, abs=1e-12)
+        if isinstance(method, LatentMatch):
+            torch.testing.assert_close(method.cooccurrence, matrix, rtol=0, atol=1e-10)
+        learn(nets)
+
+
+@torch.no_grad()
+def test_latent_match_with_a_discriminator_equals_its_plain_twin() -> None:
+    nets, data, method = nets_of("latent_match", adversarial=True), data_of(), build("latent_match")
+    copied = copy.deepcopy(nets)
+    expected_teacher(copied, 0.0)
+    expected, _ = twin_of("latent_match", copied, data, torch.zeros(C, L, dtype=torch.float64), {})
+    twin = Twin(copied, data, "pixels")
+    cutmix = CutMix(N, CUTMIX, twin.random)
+    learns, _, valid = twin.lesson(cutmix, data.strong[0], ("segmenter", "teacher"))
+    seen = [(twin.says("segmenter", tensors(data.images)).semantic, data.targets != 255), (learns, valid)]
+    expected |= verdicts(copied["discriminator"], seen, data.targets)
+    assert run(method, nets, backward=False, data=data) == pytest.approx(expected, abs=1e-12)
+
+
+@torch.no_grad()
+def test_the_toy_has_what_the_twins_need() -> None:
+    """Accepted and rejected pixels by every network, images with and without a box, padding that moves."""
+    nets, data = sharper(networks(False, L, ["teacher", "peer"])), data_of()
+    assert data.unlabeled_valid is not None
+    for name in ("segmenter", "teacher", "peer"):
+        labels, rejected = sorted_out(Twin(nets, data, "pixels").says(name, tensors(data.unlabeled)).semantic,
+                                      data.unlabeled_valid, TAU)  # fmt: skip
+        assert len(labels) > 300, name
+        assert len(rejected) > 300, name
+        assert len(set(labels.values())) > 1, name
+    boxes = CutMix(N, CUTMIX, torch.Generator().manual_seed(SEED)).boxes(SIZE, SIZE)
+    assert set(boxes.any(2).any(1).tolist()) == {True, False}
+    assert not torch.equal(pasted(data.unlabeled_valid, boxes), data.unlabeled_valid)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("mean_teacher", {"ce": 1.0, "match": 0.8}),
+        ("fixmatch", {"ce": 1.0, "match": 0.8}),
+        ("unimatch", {"ce": 1.0, "match_f": 0.4, "match_1": 0.2, "match_2": 0.2}),
+        ("cps", {"ce": 1.0, "peer.ce_2": 1.0, "peer.match_2": 0.8, "match": 0.8}),
+        (
+            "latent_match",
+            {"ce": 1.0, "latent": 2.0, "adv": 0.02, "match": 0.8, "cons": 0.3, "adv_u": 0.005}
+            | {"discriminator.real": 0.5, "discriminator.fake": 0.5},
+        ),
+    ],
+)
+def test_weights_stand_beside_their_terms(name: str, weights: dict[str, float]) -> None:
+    options = {"lambda_match": 0.8, "lambda_latent": 2.0, "lambda_cons": 0.3}
+    options |= {"lambda_lbl_adv": 0.02, "lambda_ulbl_adv": 0.005}
+    parts = build(name, options)(nets_of(name, adversarial=name == "latent_match"), data_of(), 0)
+    found = [(part.network, term, given.weight) for part in parts for term, given in part.terms.items()]
+    expected = {key if "." in key else f"segmenter.{key}": value for key, value in weights.items()}
+    assert {f"{network}.{term}": weight for network, term, weight in found} == pytest.approx(expected)
+    assert len(found) == len(expected)
+
+
+def watched(nets: Networks) -> dict[str, list[Output]]:
+    """What each network says from now on, with the gradient that comes back to it."""
+    said: dict[str, list[Output]] = {name: [] for name in nets}
+
+    def watch(name: str) -> None:
+        def note(_module: nn.Module, _inputs: object, output: Output) -> None:
+            for maps in output:
+                if maps is not None and maps.requires_grad:
+                    maps.retain_grad()
+            said[name].append(output)
+
+        nets[name].register_forward_hook(note)
+
+    for name in nets:
+        watch(name)
+    return said
+
+
+def pulled(maps: Tensor | None) -> bool:
+    return maps is not None and maps.grad is not None and bool(maps.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("name", "teaching", "learning"),
+    [
+        ("mean_teacher", [("teacher", 0)], [("segmenter", 0), ("segmenter", 1)]),
+        ("fixmatch", [("segmenter", 1)], [("segmenter", 0), ("segmenter", 2)]),
+        ("unimatch", [], [("segmenter", 0), ("segmenter", 1), ("segmenter", 2), ("segmenter", 3)]),
+        ("cps", [("segmenter", 1), ("peer", 1)], [("segmenter", 0), ("peer", 0), ("segmenter", 2), ("peer", 2)]),
+        ("latent_match", [("teacher", 0)], [("segmenter", 0), ("segmenter", 1)]),
+    ],
+)
+def test_what_teaches_has_no_graph_and_no_step_runs_a_network_in_vain(
+    name: str, teaching: list[tuple[str, int]], learning: list[tuple[str, int]]
+) -> None:
+    """The forwards are the cost of a step: one labelled, one weak, one for each strong view."""
+    nets = nets_of(name)
+    said, method = watched(nets), build(name)
+    run(method, nets, data=data_of())
+    forwards = {(network, number) for network, outputs in said.items() for number in range(len(outputs))}
+    assert forwards == {*teaching, *learning}
+    for network, number in teaching:
+        assert not said[network][number].semantic.requires_grad
+    assert all(pulled(said[network][number].semantic) for network, number in learning)
+    if "teacher" in nets:
+        assert all(parameter.grad is None for parameter in nets["teacher"].parameters())
+    assert method.lesson is not None
+    parts = [method.lesson.given, method.lesson.strong]
+    held = [getattr(part, field.name) for part in parts for field in fields(PseudoLabels)] + [method.lesson.student]
+    assert not any(tensor.requires_grad for tensor in held)
+
+
+def test_unimatch_runs_the_encoder_once_for_the_weak_view_and_teaches_only_the_dropped_half() -> None:
+    nets = nets_of("unimatch")
+    images: list[int] = []
+    nets["segmenter"].register_forward_pre_hook(lambda _module, inputs: images.append(len(inputs[0])))
+    said = watched(nets)["segmenter"]
+    run(build("unimatch"), nets, data=data_of())
+    assert images == [2, N, N, N]
+    both = said[1].semantic
+    assert len(both) == 2 * N
+    assert both.grad is not None
+    assert not bool(both.grad[:N].any())
+    assert bool(both.grad[N:].any())
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "latent_match"])
+def test_the_student_learns_the_labels_as_any_labels(name: str) -> None:
+    nets, data = nets_of(name), data_of()
+    parts = build(name)(nets, data, 0)
+    next(parts)
+    value = next(parts).terms["match"].value
+    weight = next(nets["segmenter"].parameters())
+    [taught] = torch.autograd.grad(value, weight)
+    twin = Twin(nets, data, "pixels")
+    cutmix = CutMix(N, CUTMIX, twin.random)
+    teacher = "segmenter" if name == "fixmatch" else "teacher"
+    with torch.no_grad():
+        _, says, valid = twin.lesson(cutmix, data.strong[0], ("segmenter", teacher))
+        labels = torch.full((N, SIZE, SIZE), 255)
+        for place, label in sorted_out(says.semantic, valid, TAU)[0].items():
+            labels[place] = label
+    logits = nets["segmenter"](pasted(data.strong[0], cutmix.boxes(SIZE, SIZE))).semantic
+    loss = nn.functional.cross_entropy(logits, labels, ignore_index=255, reduction="sum") / valid.sum()
+    torch.testing.assert_close(taught, torch.autograd.grad(loss, weight)[0])
+
+
+def test_the_consistency_pulls_at_the_semantic_branch_alone() -> None:
+    nets, method = nets_of("latent_match"), build("latent_match")
+    parts = method(nets, data_of(), 0)
+    next(parts)
+    torch.autograd.backward(next(parts).terms["cons"].value)
+    grads = {name: parameter.grad for name, parameter in nets.named_parameters()}
+    assert {name for name, grad in grads.items() if grad is not None} == {
+        "segmenter.semantic.weight",
+        "segmenter.semantic.bias",
+    }
+    assert isinstance(method, LatentMatch)
+    assert not method.cooccurrence.requires_grad
+
+
+def test_each_of_two_networks_learns_from_its_own_parts() -> None:
+    nets = nets_of("cps")
+    networks_taught = []
+    for part in build("cps")(nets, data_of(), 0):
+        before = {name: parameter.grad for name, parameter in nets.named_parameters()}
+        nets.zero_grad()
+        torch.autograd.backward(torch.stack([term.value for term in part.terms.values()]).sum())
+        for name, parameter in nets.named_parameters():
+            if ".semantic." in name:
+                assert (parameter.grad is not None) == name.startswith(part.network), (part.network, name, before)
+        networks_taught.append((part.network, *part.terms))
+    assert networks_taught == [("segmenter", "ce"), ("peer", "ce_2"), ("peer", "match_2"), ("segmenter", "match")]
+
+
+def test_the_segmenters_turn_leaves_the_discriminator_alone_and_the_reverse() -> None:
+    nets = nets_of("latent_match", adversarial=True)
+    segmenter, judge = nets["segmenter"], nets["discriminator"]
+    parts = build("latent_match")(nets, data_of(), 0)
+    for name in ("adv", "adv_u"):
+        nets.zero_grad()
+        terms = next(parts).terms
+        torch.autograd.backward(terms[name].value, retain_graph=True)
+        assert pulled(dict(segmenter.named_parameters())["semantic.weight"])
+    assert all(parameter.grad is None for parameter in judge.parameters())
+    nets.zero_grad()
+    last = next(parts)
+    assert last.network == "discriminator"
+    torch.autograd.backward(torch.stack([term.value for term in last.terms.values()]).sum())
+    assert all(pulled(parameter) for parameter in judge.parameters())
+    assert all(parameter.grad is None for parameter in segmenter.parameters())
+
+
+def test_the_consistency_joins_at_its_start_and_is_off_at_weight_0() -> None:
+    nets = nets_of("latent_match")
+    method = build("latent_match", start=3)
+    assert set(run(method, nets, step=2, data=data_of())) == {"ce", "latent", "match"}
+    assert set(run(method, nets, step=3, data=data_of())) == {"ce", "latent", "match", "cons"}
+    assert "cons" not in run(build("latent_match", {"lambda_cons": 0.0}), nets, data=data_of())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_labels_leave_the_labelled_part_alone(name: str) -> None:
+    adversarial = name == "latent_match"
+    bare = replace(data_of(), unlabeled=None, unlabeled_valid=None, strong=())
+    nets, method = nets_of(name, adversarial), build(name)
+    values, whole = (run(m, nets, data=data) for m, data in ((method, bare), (build(name), data_of())))
+    expected = {"ce", "ce_2", "latent", "adv", "real"} & whole.keys()
+    assert values.keys() == expected | ({"fake"} if adversarial else set())
+    assert {key: values[key] for key in expected} == {key: whole[key] for key in expected}
+    assert method.lesson is None
+
+
+@pytest.mark.parametrize("grid", ["pixels", "heads"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_pixels_that_do_not_count_change_nothing(name: str, grid: str) -> None:
+    """With grid=heads the toy's cell takes its pixel at the left, and the padding starts at an even one."""
+    data, nets = data_of(), nets_of(name)
+    assert data.unlabeled_valid is not None
+    shown = data.unlabeled_valid.unsqueeze(1)
+    other = replace(
+        data,
+        images=tensors(data.images).where((data.targets != 255).unsqueeze(1), 7.0),
+        unlabeled=tensors(data.unlabeled).where(shown, -3.0),
+        strong=tuple(view.where(shown, 9.0) for view in data.strong),
+    )
+    here, there = (run(build(name, {"grid": grid}), copy.deepcopy(nets), data=each) for each in (data, other))
+    assert here == pytest.approx(there, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_step_follows_from_its_batch(name: str) -> None:
+    """The global random numbers take no part; another seed is another box."""
+    results = []
+    for number, seed in enumerate((SEED, SEED, SEED + 1)):
+        nets = nets_of(name)
+        torch.manual_seed(number)
+        results.append(run(build(name), nets, data=replace(data_of(), seed=seed)))
+    assert results[0] == results[1]
+    changed = {key for key in results[0] if results[0][key] != results[2][key]}
+    assert changed == {key for key in results[0] if key.startswith(("match", "cons"))}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@torch.no_grad()
+def test_the_lesson_tells_what_was_taught(name: str) -> None:
+    """The shares of the last strong view: accepted on images as they are, agreement on mixed ones."""
+    nets, data, method = nets_of(name), data_of(), build(name)
+    run(method, nets, backward=False, data=data)
+    twin = Twin(nets, data, "pixels")
+    area = {"mean_teacher": (0.5, 0.5), "cps": (0.25, 0.5)}.get(name, (0.02, 0.4))
+    if name == "unimatch":
+        dropped(twin.weak, 0.5, twin.random)
+        CutMix(N, CUTMIX, twin.random)
+    cutmix = CutMix(N, 1.0 if name in ("mean_teacher", "cps") else CUTMIX, twin.random, area)
+    view = {"mean_teacher": twin.weak, "cps": twin.weak, "unimatch": data.strong[-1]}.get(name, data.strong[0])
+    teacher = [*OTHERS[name], "segmenter"][0]
+    learns, says, valid = twin.lesson(cutmix, view, ("segmenter", teacher))
+    labels, rejected = sorted_out(twin.says(teacher, twin.weak).semantic, twin.valid, 0.0 if name == "cps" else TAU)
+    both = [(int(learns[n, :, y, x].argmax()), int(says.semantic[n, :, y, x].argmax()))
+            for n, y, x in valid.nonzero().tolist()]  # fmt: skip
+    assert method.lesson is not None
+    figures = describe(method.lesson, None)
+    assert figures["accepted"] == pytest.approx(len(labels) / (len(labels) + len(rejected)))
+    assert figures["agreement"] == pytest.approx(sum(mine == theirs for mine, theirs in both) / len(both))
+
+
+def test_latent_match_counts_effective_latent_classes() -> None:
+    method = build("latent_match")
+    assert isinstance(method, LatentMatch)
+    method.cooccurrence.copy_(torch.tensor([[0.95, 0.05, 0.0], [0.5, 0.5, 0.0], [0.92, 0.08, 0.0], [0.0, 0.0, 0.0]]))
+    assert method.summary() == {"effective_0.1": 2, "effective_0.9": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "channels"),
+    [
+        ("mean_teacher", MeanTeacher, 0),
+        ("fixmatch", FixMatch, 0),
+        ("unimatch", UniMatch, 0),
+        ("cps", CrossPseudoSupervision, 0),
+        ("latent_match", LatentMatch, 7),
+    ],
+)
+def test_each_name_builds_its_method_and_its_second_branch(name: str, kind: type[Method], channels: int) -> None:
+    config = Config.model_validate({
+        "batch_size": 2,
+        "steps": 30,
+        "method": {"name": name, "num_latent": 7},
+        "strong": {"cutmix": 0.3},
+    })  # fmt: skip
+    method = build_method(config, ["a", "b", "c"], 2, 8)
+    assert type(method) is kind
+    assert method.uses_unlabeled
+    assert isinstance(method, MeanTeacher | FixMatch | UniMatch | CrossPseudoSupervision | LatentMatch)
+    assert (method.config, method.strong) == (config.method, config.strong)
+    assert second_branch(config, 3) == channels
+    if isinstance(method, LatentMatch):
+        assert (method.alpha, method.start) == (2 / 8, ceil(0.25 * 30))
+        assert method.cooccurrence.shape == (3, 7)
