@@ -21,15 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate
 from torchvision.models import resnet101
@@ -43,12 +44,29 @@ RESULT = Path(__file__).with_suffix(".json")
 TRAIN, VAL = 24, 2
 LIMIT_GB = 16.0
 OPTIONS = ["data.labeled=1/2", "checkpoint_every=1", "log_every=1", "threads=2"]
+TERMS = frozenset({"ce", "latent", "adv", "adv_u", "real", "fake"})
+
+
+class Cell(NamedTuple):
+    """A preset, and what is measured with it."""
+
+    preset: str
+    options: list[str]
+    """Overrides, beside the files."""
+    terms: frozenset[str] = TERMS
+    """What is logged as a loss."""
+    may_be_zero: frozenset[str] = frozenset()
+    """Terms that need not be above 0 in the first steps."""
+    scored: bool = True
+    """Whether the last checkpoint is evaluated."""
+
+
+START = [*OPTIONS, "method.consistency_start=0"]
 CELLS = {
-    "voc": ("voc", []),
-    "cityscapes": ("cityscapes", []),
-    "cityscapes, consistency from step 1": ("cityscapes", ["method.consistency_start=0"]),
+    "voc": Cell("voc", OPTIONS),
+    "cityscapes": Cell("cityscapes", OPTIONS),
+    "cityscapes, consistency from step 1": Cell("cityscapes", START, TERMS | {"cons"}, scored=False),
 }
-TERMS = {"ce", "latent", "adv", "adv_u", "real", "fake"}
 
 
 def blocks(
@@ -99,19 +117,22 @@ def write_cityscapes(folder: Path) -> Path:
     return root
 
 
-def write_weights(folder: Path) -> Path:
-    """A file as resnet101COCO-41f33a49.pth: old format, keys without num_batches_tracked, a head of 21 classes.
-
-    Convolutions are He-initialised; the statistics of the BatchNorms are those of one batch of blocks.
-    """
+def random_resnet101() -> dict[str, Tensor]:
+    """Tensors of torchvision's ResNet-101, He-initialised; the statistics of the BatchNorms are those of a batch."""
     torch.manual_seed(0)
     net = resnet101(weights=None).train()
     for norm in (module for module in net.modules() if isinstance(module, BatchNorm2d)):
         norm.momentum = None  # the plain mean over what comes
     with torch.no_grad():
         net(interpolate(255 * torch.rand(4, 3, 12, 12) - 115, scale_factor=20))
+    state: dict[str, Tensor] = net.state_dict()
+    return state
+
+
+def write_weights(folder: Path) -> Path:
+    """A file as resnet101COCO-41f33a49.pth: old format, keys without num_batches_tracked, a head of 21 classes."""
     skipped = ("fc.", "num_batches_tracked")
-    state = {key: value for key, value in net.state_dict().items() if not any(part in key for part in skipped)}
+    state = {key: value for key, value in random_resnet101().items() if not any(part in key for part in skipped)}
     for branch in range(4):
         state[f"layer5.conv2d_list.{branch}.weight"] = 0.01 * torch.randn(len(VOC_CLASSES), 2048, 3, 3)
         state[f"layer5.conv2d_list.{branch}.bias"] = torch.zeros(len(VOC_CLASSES))
@@ -157,34 +178,34 @@ def _peak_gb(process: int) -> float:
     return 0.0
 
 
-def measure(preset: str, extra: list[str], files: list[str], run: Path) -> dict[str, Any]:
-    """Train, kill, resume, kill; score unless the cell has options of its own."""
-    options = [*OPTIONS, *extra]
-    cell: dict[str, Any] = {"options": options}
-    cell["train"] = watch(["train", preset, *files, *options, "--run", str(run)], run, until=2)
-    seconds, before = cell["train"]["seconds"], read_metrics(run)
+def measure(cell: Cell, files: list[str], run: Path) -> dict[str, Any]:
+    """Train, kill, resume, kill; score if the cell asks for it."""
+    preset, options = cell.preset, cell.options
+    result: dict[str, Any] = {"options": options}
+    result["train"] = watch(["train", preset, *files, *options, "--run", str(run)], run, until=2)
+    seconds, before = result["train"]["seconds"], read_metrics(run)
     if "checkpoint 2" not in seconds:
-        return cell | {"checks": {"reached step 2": False}}
-    cell["step_seconds"] = round(seconds["line 2"] - seconds["checkpoint 1"], 1)
-    cell["resume"] = watch(["train", str(run), "--resume"], run, until=3)
+        return result | {"checks": {"reached step 2": False}}
+    result["step_seconds"] = round(seconds["line 2"] - seconds["checkpoint 1"], 1)
+    result["resume"] = watch(["train", str(run), "--resume"], run, until=3)
     rows, last = read_metrics(run), Checkpoints(run / "checkpoints").last()
-    wanted = TERMS | {"cons"} if extra else TERMS
-    losses = {row["step"]: {name: round(row[name], 4) for name in sorted(wanted & row.keys())} for row in rows}
+    losses = {row["step"]: {name: round(row[name], 4) for name in sorted(cell.terms & row.keys())} for row in rows}
     config = load_config(run / "config.yaml")
     changed = {line.split(":")[0] for line in differences(config, load_config(preset))}
     checks = {
         "options differ from the preset as told": changed == {option.split("=")[0] for option in files + options},
-        "both processes ended by SIGKILL": cell["train"]["exit"] == cell["resume"]["exit"] == -signal.SIGKILL,
+        "both processes ended by SIGKILL": result["train"]["exit"] == result["resume"]["exit"] == -signal.SIGKILL,
         "resumed at step 2": f"steps 2 to {config.steps}" in run.with_suffix(".log").read_text(),
         "first two log lines kept, step 3 follows": rows[:2] == before and [row["step"] for row in rows] == [1, 2, 3],
         "index names step 3": last is not None and last.step == 3,
         "all terms finite and above 0": all(
-            terms.keys() == wanted and all(0 < value < math.inf for value in terms.values())
+            terms.keys() == cell.terms
+            and all(math.isfinite(value) and (value > 0 or name in cell.may_be_zero) for name, value in terms.items())
             for terms in losses.values()
         ),
     }
-    cell |= {"losses": losses, "checks": checks}
-    return cell if extra else cell | _score(run, checks)
+    result |= {"losses": losses, "checks": checks}
+    return result | _score(run, checks) if cell.scored else result
 
 
 def _score(run: Path, checks: dict[str, bool]) -> dict[str, Any]:
@@ -196,29 +217,34 @@ def _score(run: Path, checks: dict[str, bool]) -> dict[str, Any]:
     return {"evaluate": watched | kept | {"miou": result.get("scores", {}).get("miou")}}
 
 
-def main() -> None:
-    """Measure the cells that are missing; status 1 if a check failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    options = parser.parse_args()
-    results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    with tempfile.TemporaryDirectory(prefix="paper_presets-") as name:
+def main(cells: dict[str, Cell], out: Path, about: str | None, weights: Mapping[str, Callable[[Path], Path]]) -> None:
+    """Measure the cells that are missing in a result file; status 1 if a check failed.
+
+    Args:
+        cells: By name.
+        out: The result file.
+        about: What --help says.
+        weights: By preset, what writes the file of its weights into a folder.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", choices=list(cells), default=list(cells))
+    chosen = parser.parse_args().cells
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    with tempfile.TemporaryDirectory(prefix=f"{out.stem}-") as name:
         folder = Path(name)
         roots = {"voc": write_voc(folder), "cityscapes": write_cityscapes(folder)}
-        weights = write_weights(folder)
-        for number, cell in enumerate(cell for cell in options.cells if cell not in results):
-            preset, extra = CELLS[cell]
-            run = folder / f"run-{number}"
-            files = [f"data.root={roots[preset]}", f"model.weights={weights}"]
-            results[cell] = measure(preset, extra, files, run)
+        for number, key in enumerate(key for key in chosen if key not in results):
+            cell, run = cells[key], folder / f"run-{number}"
+            root = roots[load_config(cell.preset).data.kind]
+            results[key] = measure(cell, [f"data.root={root}", f"model.weights={weights[cell.preset](folder)}"], run)
             if (run / "environment.json").exists():
                 results["machine"] = json.loads((run / "environment.json").read_text())
-            RESULT.write_text(json.dumps(results, indent=1) + "\n")
-            print(cell, json.dumps(results[cell], indent=1), flush=True)
-            if not all(results[cell]["checks"].values()):
+            out.write_text(json.dumps(results, indent=1) + "\n")
+            print(key, json.dumps(results[key], indent=1), flush=True)
+            if not all(results[key]["checks"].values()):
                 print(run.with_suffix(".log").read_text()[-3000:])
-    sys.exit(not all(all(results[cell]["checks"].values()) for cell in options.cells))
+    sys.exit(not all(all(results[key]["checks"].values()) for key in chosen))
 
 
 if __name__ == "__main__":
-    main()
+    main(CELLS, RESULT, __doc__, dict.fromkeys(("voc", "cityscapes"), write_weights))

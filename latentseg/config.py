@@ -243,6 +243,10 @@ class MethodConfig(Section):
     """Predictions at least this confident are pseudo-labels (mean_teacher: their share is a weight; cps: not used)."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
     """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
+    balance: bool = False
+    """latent_match: ask less confidence of classes in which the teacher is less confident on the whole."""
+    align: Weight = 0.0
+    """latent_match: how far the teacher's class shares on unlabelled images are moved to the labelled images'; 1: wholly."""
     latent_on: Literal["rejected", "all"] = "rejected"
     """latent_match: pixels that the teacher's latent map supervises."""
     latent_target: Literal["latent", "semantic"] = "latent"
@@ -289,22 +293,33 @@ class MethodConfig(Section):
 class OptimConfig(Section):
     """Optimisers and schedules (section 3 of the paper)."""
 
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser of encoder and heads: SGD as in the paper, or AdamW, which suits vision transformers."""
     lr: Rate = 2.5e-4
-    """Learning rate of the encoder (SGD)."""
+    """Learning rate of the encoder."""
     head_factor: Rate = 10.0
     """The heads learn this many times faster than the encoder."""
     encoder_updates: Positive = 1
     """Updates of the encoder per step with one gradient (AdvSemiSeg's code: 3, its parameter list repeats them)."""
     momentum: Share = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD. AdamW has PyTorch's betas, 0.9 and 0.999."""
     weight_decay: Weight = 1e-4
-    """Weight decay of SGD."""
+    """Weight decay of SGD, or of AdamW, where it does not pass through the moments."""
     discriminator_lr: Rate = 1e-4
     """Learning rate of the discriminator (Adam)."""
     betas: tuple[Share, Share] = (0.9, 0.99)
-    """Betas of Adam."""
+    """Betas of the discriminator's Adam."""
     power: Weight = 0.9
     """Exponent of the polynomial decay of all rates, per step."""
+
+    @model_validator(mode="after")
+    def _updates_are_of_sgd(self) -> "OptimConfig":
+        if self.name == "adamw" and self.encoder_updates > 1:
+            raise ValueError(
+                f"encoder_updates={self.encoder_updates} is AdvSemiSeg's SGD and goes with optim.name=sgd only: "
+                f"take optim.encoder_updates=1 with adamw"
+            )
+        return self
 
 
 class InferenceConfig(Section):

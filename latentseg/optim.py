@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from latentseg.config import OptimConfig
 from latentseg.models.segmenter import Segmenter
@@ -43,13 +43,15 @@ class RepeatedSGD(SGD):
 
 
 def segmenter_optimizer(segmenter: Segmenter, optim: OptimConfig) -> Optimizer:
-    """SGD, in which the heads learn faster than the encoder."""
+    """SGD or AdamW, in which the heads learn faster than the encoder."""
     rates = {"encoder": optim.lr, "heads": optim.lr * optim.head_factor}
     groups: list[dict[str, Any]] = [
         {"params": params, "lr": rates[name], "initial_lr": rates[name]}
         for name, params in segmenter.parameter_groups().items()
         if params
     ]
+    if optim.name == "adamw":
+        return AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
     if optim.encoder_updates > 1 and not segmenter.frozen:
         return RepeatedSGD(groups, optim.encoder_updates, optim.lr, optim.momentum, optim.weight_decay)
     return SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)

@@ -59,6 +59,7 @@ PAPER: dict[str, Any] = {
     "method.lambda_lbl_adv": 0.01,
     "method.lambda_ulbl_adv": 0.001,
     "method.ema_alpha": "dataset",
+    "optim.name": "sgd",
     "optim.lr": 2.5e-4,
     "optim.head_factor": 10.0,
     "optim.momentum": 0.9,
@@ -90,6 +91,49 @@ CITYSCAPES = PAPER | {
 }
 
 
+# UniMatch (arXiv:2208.09910) and UniMatch V2 (arXiv:2410.10777), from the configurations of their repositories.
+MATCH: dict[str, Any] = {
+    "data.labeled": "1/8",
+    "augment.scale": (0.5, 2.0),
+    "augment.mirror": 0.5,
+    "strong.jitter": 0.8,
+    "strong.brightness": 0.5,
+    "strong.hue": 0.25,
+    "strong.grey": 0.2,
+    "strong.blur": 0.5,
+    "strong.cutmix": 0.5,
+    "model.frozen": False,
+    "method.name": "latent_match",
+    "method.threshold": 0.95,
+    "method.teacher_decay": 0.996,
+    "optim.power": 0.9,
+    "inference.miou_over": "all",
+}
+MATCH_VOC = MATCH | {"data.kind": "voc", "data.train_list": "train_aug", "inference.mode": "whole"}
+MATCH_CITYSCAPES = MATCH | {"data.kind": "cityscapes", "inference.mode": "slide", "inference.overlap": 1 / 3}
+RESNET = {
+    "batch_size": 8,
+    "model.encoder": "deeplab_resnet101",
+    "model.weights_kind": "torchvision",
+    "model.head": "aspp",
+    "model.batchnorm": "train",
+    "optim.name": "sgd",
+    "optim.momentum": 0.9,
+    "optim.weight_decay": 2 * 1e-4,  # on the sum of the losses, theirs on half of it
+}
+DINOV2 = {
+    "augment.crop": (518, 518),
+    "model.encoder": "vit_small_patch14_dinov2.lvd142m",
+    "model.weights_kind": "timm",
+    "model.head": "light",
+    "model.head_stride": 14,
+    "optim.name": "adamw",
+    "optim.lr": 5e-6,
+    "optim.head_factor": 40,
+    "optim.weight_decay": 0.01,
+}
+
+
 def option(config: Config, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
@@ -104,8 +148,33 @@ def test_paper_presets_have_the_papers_values(name: str, expected: dict[str, Any
     assert config.method.consistency_start * config.steps == 5000
 
 
+@pytest.mark.parametrize(
+    ("name", "images", "epochs", "expected"),
+    [
+        ("voc_match", 10582, 80, MATCH_VOC | RESNET | {"optim.lr": 0.001 / 2, "augment.crop": (321, 321)}),
+        ("voc_match_dinov2", 10582, 60, MATCH_VOC | DINOV2 | {"batch_size": 16}),
+        (
+            "cityscapes_match", 2975, 240,
+            MATCH_CITYSCAPES | RESNET | {"optim.lr": 0.005 / 2, "optim.head_factor": 1}
+            | {"augment.crop": (801, 801), "inference.window": (801, 801)},
+        ),
+        (
+            "cityscapes_match_dinov2", 2975, 180,
+            MATCH_CITYSCAPES | DINOV2 | {"batch_size": 8, "inference.window": (518, 518)},
+        ),
+    ],
+)  # fmt: skip
+def test_match_presets_have_unimatchs_values(name: str, images: int, epochs: int, expected: dict[str, Any]) -> None:
+    config = load_config(name)
+    assert {key: option(config, key) for key in expected} == expected
+    unlabeled = images - images // 8
+    assert config.steps == epochs * (unlabeled // config.batch_size)
+    assert not config.method.adversarial
+    for peer in ("unimatch", "fixmatch", "mean_teacher", "cps", "supervised"):
+        assert load_config(name, [f"method.name={peer}"]).method.name == peer
+
+
 def test_every_preset_loads_and_says_what_it_is_for() -> None:
-    assert preset_names() == ["animals", "camvid", "cityscapes", "folder", "scenes", "voc", "voc_advsemiseg"]
     assert all(preset_text(name).startswith("# ") for name in preset_names())
     assert all(len(summary) > 20 for summary in preset_summaries().values())
     kinds = {name: load_config(name).data.kind for name in preset_names()}
@@ -113,12 +182,17 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
         "animals": "voc",
         "camvid": "folder",
         "cityscapes": "cityscapes",
+        "cityscapes_match": "cityscapes",
+        "cityscapes_match_dinov2": "cityscapes",
         "folder": "folder",
         "scenes": "scenes",
         "voc": "voc",
         "voc_advsemiseg": "voc",
+        "voc_match": "voc",
+        "voc_match_dinov2": "voc",
     }
     assert kinds == expected
+    assert preset_names() == list(expected)
 
 
 def test_animals_maps_its_classes() -> None:
@@ -186,6 +260,7 @@ def test_a_class_map_entry_joins_those_of_the_preset() -> None:
         ("optim.lr=fast", r"optim\.lr: .*number \(value 'fast'\)"),
         ("optim.betas=[0.9]", r"optim\.betas"),
         ("optim.betas=[0.9,1.5]", r"optim\.betas: .*less than or equal to 1 \(value 1\.5\)"),
+        ("optim.name=adam", r"optim\.name: .*'sgd' or 'adamw' \(value 'adam'\)"),
         ("augment.mirror=1.5", r"augment\.mirror: .*less than or equal to 1"),
         ("augment.scale=[1.5,0.5]", r"augment: scale \(1\.5, 0\.5\) must be \(lowest, highest\)"),
         ("augment.crop=[64,0]", r"augment\.crop: .*greater than 0"),
@@ -268,7 +343,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_config(tmp_path / "mine.yaml") == Config()
 
 
-@pytest.mark.parametrize("name", ["animals", "camvid", "cityscapes", "folder", "scenes", "voc"])
+@pytest.mark.parametrize("name", ["animals", "camvid", "cityscapes", "folder", "scenes", "voc", "voc_match_dinov2"])
 def test_a_dumped_config_reads_back_equal(tmp_path: Path, name: str) -> None:
     overrides = ["data.root='/a b: c/#d'", "data.unlabeled=['x y']", "optim.lr=1.2345678901234567e-05"]
     config = load_config(name, overrides)
@@ -307,6 +382,13 @@ def test_check_config_takes_plain_values() -> None:
     assert check_config({"steps": 3}, "here").steps == 3
     with pytest.raises(UserError, match="here: expected `key: value` pairs at the top, found NoneType"):
         check_config(None, "here")
+
+
+def test_repeated_updates_are_refused_with_adamw() -> None:
+    adamw = ["optim.name=adamw", "optim.encoder_updates=1"]
+    assert load_config("scenes", adamw).optim.name == "adamw"
+    with pytest.raises(UserError, match=r"optim: encoder_updates=3 is AdvSemiSeg's SGD .* optim\.name=sgd only"):
+        load_config("scenes", ["optim.name=adamw", "optim.encoder_updates=3"])
 
 
 def test_a_crop_too_small_for_the_discriminator_is_refused_before_anything_starts() -> None:

@@ -14,6 +14,7 @@ from toy import SIZE, C, L, batch, networks, run, tensors
 from latentseg.config import Config, MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
+from latentseg.losses import squared_difference
 from latentseg.methods import Method, Networks, build_method, second_branch
 from latentseg.methods.cps import CrossPseudoSupervision
 from latentseg.methods.fixmatch import FixMatch
@@ -31,11 +32,13 @@ TAU = 0.45  # many of the toy's unlabelled pixels are above, many below
 ALPHA = 0.25
 Place = tuple[int, int, int]
 OTHERS = {"mean_teacher": ["teacher"], "fixmatch": [], "unimatch": [], "cps": ["peer"], "latent_match": ["teacher"]}
-CONTROL = {"latent_target": "semantic", "latent_on": "all", "sharpen": 0.5, "weigh_entropy": True}
+Options = Mapping[str, object]
+EMPTY: Options = MappingProxyType({})
+HEADS: Options = {"grid": "heads"}
+CONTROL: Options = {"latent_target": "semantic", "latent_on": "all", "sharpen": 0.5, "weigh_entropy": True}
 
 
-def build(name: str, options: Mapping[str, object] = MappingProxyType({}), start: int = 0) -> Method:
-    # A discriminator comes with the networks; its terms stay off unless a test asks for them.
+def build(name: str, options: Options = EMPTY, start: int = 0) -> Method:
     given = {"name": name, "num_latent": L, "threshold": TAU, "teacher_decay": 0.4, **options}
     config = MethodConfig.model_validate(given)
     strong = StrongConfig(cutmix=CUTMIX, feature_dropout=DROPPED)
@@ -195,7 +198,7 @@ def matrix_after(nets: Networks, data: Batch, before: Tensor) -> tuple[float, Te
     return doubt, (1 - ALPHA) * before + ALPHA * joint
 
 
-def twin_latent_match(twin: Twin, matrix: Tensor, options: dict[str, object]) -> dict[str, float]:
+def twin_latent_match(twin: Twin, matrix: Tensor, options: Options) -> dict[str, float]:
     [view] = twin.views(1)
     learns, says, valid = twin.lesson(CutMix(N, CUTMIX, twin.random), view, ("segmenter", "teacher"))
     control, power = options.get("latent_target") == "semantic", 1 / float(str(options.get("sharpen", 1.0)))
@@ -246,7 +249,7 @@ def expected_teacher(nets: Networks, decay: float) -> None:
 
 
 def twin_of(
-    name: str, nets: Networks, data: Batch, matrix: Tensor, options: dict[str, object]
+    name: str, nets: Networks, data: Batch, matrix: Tensor, options: Options
 ) -> tuple[dict[str, float], Tensor]:
     """Every term of a step, given the teacher after it has moved, and M after the step."""
     twin, values = Twin(nets, data, str(options.get("grid", "pixels"))), {"ce": labeled(nets, "segmenter", data)}
@@ -266,7 +269,7 @@ def learn(nets: Networks) -> None:
                 parameter.data += 0.3 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
 
 
-CASES: list[tuple[str, str, dict[str, object]]] = [
+CASES: list[tuple[str, str, Options]] = [
     *[(name, "images", EMPTY) for name in OTHERS],
     *[(name, "features", EMPTY) for name in OTHERS],
     *[(name, "images", HEADS) for name in OTHERS],
@@ -280,7 +283,7 @@ CASES: list[tuple[str, str, dict[str, object]]] = [
 
 @pytest.mark.parametrize(("name", "kind", "options"), CASES)
 @torch.no_grad()
-def test_every_term_equals_its_plain_twin_over_two_steps(name: str, kind: str, options: dict[str, object]) -> None:
+def test_every_term_equals_its_plain_twin_over_two_steps(name: str, kind: str, options: Options) -> None:
     nets, data, method = nets_of(name), data_of(kind), build(name, options)
     matrix = torch.zeros(C, L, dtype=torch.float64)
     for step, decay in enumerate((0.0, 0.4)):  # the first step copies the student, then the option holds
@@ -314,8 +317,8 @@ def test_the_toy_has_what_the_twins_need() -> None:
     nets, data = sharper(networks(False, L, ["teacher", "peer"])), data_of()
     assert data.unlabeled_valid is not None
     for name in ("segmenter", "teacher", "peer"):
-        labels, rejected = sorted_out(Twin(nets, data, "pixels").says(name, tensors(data.unlabeled)).semantic,
-                                      data.unlabeled_valid, TAU)  # fmt: skip
+        probs = Twin(nets, data, "pixels").says(name, tensors(data.unlabeled)).semantic
+        labels, rejected = sorted_out(probs, data.unlabeled_valid, TAU)
         assert len(labels) > 300, name
         assert len(rejected) > 300, name
         assert len(set(labels.values())) > 1, name
@@ -386,7 +389,7 @@ def test_what_teaches_has_no_graph_and_no_step_runs_a_network_in_vain(
     """The forwards are the cost of a step: one labelled, one weak, one for each strong view."""
     nets = nets_of(name)
     said, method = watched(nets), build(name)
-    run(method, nets, data=data_of())
+    run(method, nets, step=1, data=data_of())  # in step 0 the teacher is the student
     forwards = {(network, number) for network, outputs in said.items() for number in range(len(outputs))}
     assert forwards == {*teaching, *learning}
     for network, number in teaching:
@@ -453,12 +456,11 @@ def test_each_of_two_networks_learns_from_its_own_parts() -> None:
     nets = nets_of("cps")
     networks_taught = []
     for part in build("cps")(nets, data_of(), 0):
-        before = {name: parameter.grad for name, parameter in nets.named_parameters()}
         nets.zero_grad()
         torch.autograd.backward(torch.stack([term.value for term in part.terms.values()]).sum())
         for name, parameter in nets.named_parameters():
             if ".semantic." in name:
-                assert (parameter.grad is not None) == name.startswith(part.network), (part.network, name, before)
+                assert (parameter.grad is not None) == name.startswith(part.network), (part.network, name)
         networks_taught.append((part.network, *part.terms))
     assert networks_taught == [("segmenter", "ce"), ("peer", "ce_2"), ("peer", "match_2"), ("segmenter", "match")]
 
@@ -514,7 +516,7 @@ def test_pixels_that_do_not_count_change_nothing(name: str, grid: str) -> None:
         unlabeled=tensors(data.unlabeled).where(shown, -3.0),
         strong=tuple(view.where(shown, 9.0) for view in data.strong),
     )
-    here, there = (run(build(name, {"grid": grid}), copy.deepcopy(nets), data=each) for each in (data, other))
+    here, there = (run(build(name, {"grid": grid}), copy.deepcopy(nets), step=1, data=each) for each in (data, other))
     assert here == pytest.approx(there, abs=1e-12)
 
 
@@ -525,7 +527,7 @@ def test_a_step_follows_from_its_batch(name: str) -> None:
     for number, seed in enumerate((SEED, SEED, SEED + 1)):
         nets = nets_of(name)
         torch.manual_seed(number)
-        results.append(run(build(name), nets, data=replace(data_of(), seed=seed)))
+        results.append(run(build(name), nets, step=1, data=replace(data_of(), seed=seed)))
     assert results[0] == results[1]
     changed = {key for key in results[0] if results[0][key] != results[2][key]}
     assert changed == {key for key in results[0] if key.startswith(("match", "cons"))}
@@ -536,7 +538,7 @@ def test_a_step_follows_from_its_batch(name: str) -> None:
 def test_the_lesson_tells_what_was_taught(name: str) -> None:
     """The shares of the last strong view: accepted on images as they are, agreement on mixed ones."""
     nets, data, method = nets_of(name), data_of(), build(name)
-    run(method, nets, backward=False, data=data)
+    run(method, nets, step=1, backward=False, data=data)
     twin = Twin(nets, data, "pixels")
     area = {"mean_teacher": (0.5, 0.5), "cps": (0.25, 0.5)}.get(name, (0.02, 0.4))
     if name == "unimatch":
@@ -547,12 +549,29 @@ def test_the_lesson_tells_what_was_taught(name: str) -> None:
     teacher = [*OTHERS[name], "segmenter"][0]
     learns, says, valid = twin.lesson(cutmix, view, ("segmenter", teacher))
     labels, rejected = sorted_out(twin.says(teacher, twin.weak).semantic, twin.valid, 0.0 if name == "cps" else TAU)
-    both = [(int(learns[n, :, y, x].argmax()), int(says.semantic[n, :, y, x].argmax()))
-            for n, y, x in valid.nonzero().tolist()]  # fmt: skip
+    places = valid.nonzero().tolist()
+    agree = [int(learns[n, :, y, x].argmax()) == int(says.semantic[n, :, y, x].argmax()) for n, y, x in places]
     assert method.lesson is not None
     figures = describe(method.lesson, None)
     assert figures["accepted"] == pytest.approx(len(labels) / (len(labels) + len(rejected)))
-    assert figures["agreement"] == pytest.approx(sum(mine == theirs for mine, theirs in both) / len(both))
+    assert figures["agreement"] == pytest.approx(sum(agree) / len(agree))
+
+
+def test_the_squared_difference_equals_a_plain_loop_and_gives_its_target_no_gradient() -> None:
+    random = torch.Generator().manual_seed(0)
+    mine, theirs = torch.rand(2, 2, C, 4, 5, generator=random, dtype=torch.float64)
+    mine.requires_grad_()
+    theirs.requires_grad_()
+    valid, total = torch.rand(2, 4, 5, generator=random) < 0.6, 0.0
+    for n, y, x in valid.nonzero().tolist():
+        total += sum(float((mine[n, c, y, x] - theirs[n, c, y, x]).detach()) ** 2 for c in range(C))
+    loss = squared_difference(mine, theirs, valid)
+    assert loss.item() == pytest.approx(total / int(valid.sum()), abs=1e-12)
+    torch.autograd.backward(
+        loss + squared_difference(mine, theirs, valid & False)
+    )  # no valid pixel: a differentiable 0
+    assert pulled(mine)
+    assert theirs.grad is None
 
 
 def test_latent_match_counts_effective_latent_classes() -> None:
@@ -573,12 +592,8 @@ def test_latent_match_counts_effective_latent_classes() -> None:
     ],
 )
 def test_each_name_builds_its_method_and_its_second_branch(name: str, kind: type[Method], channels: int) -> None:
-    config = Config.model_validate({
-        "batch_size": 2,
-        "steps": 30,
-        "method": {"name": name, "num_latent": 7},
-        "strong": {"cutmix": 0.3},
-    })  # fmt: skip
+    options = {"method": {"name": name, "num_latent": 7}, "strong": {"cutmix": 0.3}}
+    config = Config.model_validate({"batch_size": 2, "steps": 30, **options})
     method = build_method(config, ["a", "b", "c"], 2, 8)
     assert type(method) is kind
     assert method.uses_unlabeled

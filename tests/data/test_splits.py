@@ -114,6 +114,46 @@ def test_lists_hold_ids_or_pairs(folder_set: Callable[..., Path], tmp_path: Path
     assert ids(split.unlabeled) == ["02", "04", "05"]
 
 
+def test_unimatchs_lists_of_voc(voc_set: Callable[..., Path], tmp_path: Path) -> None:
+    """`JPEGImages/ID.jpg SegmentationClass/ID.png`: the masks that the list names, wherever the others lie."""
+    root = voc_set()
+    voc = root / "VOCdevkit/VOC2012"
+    (voc / "SegmentationClass").mkdir()
+    for number in (1, 3):  # the masks of VOC; the others are of SBD
+        mask = f"2007_{number:06}.png"
+        other = np.full((10, 14), 20 - number, np.uint8)
+        Image.fromarray(other).save(voc / "SegmentationClass" / mask)
+    path = tmp_path / "labeled.txt"
+    path.write_text("".join(f"JPEGImages/{i}.jpg SegmentationClass/{i}.png\n" for i in ("2007_000003", "2007_000001")))
+    split = draw(root, str(path), kind="voc")
+    assert [item.mask for item in split.labeled] == [voc / f"SegmentationClass/2007_00000{i}.png" for i in (3, 1)]
+    dataset = open_dataset(DataConfig(kind="voc", root=str(root)))
+    assert [int(dataset.read_targets(item)[0, 0]) for item in split.labeled] == [17, 19]
+    assert ids(split.unlabeled) == ["2007_000000", "2007_000002"]
+    path.write_text("JPEGImages/2007_000002.jpg SegmentationClass/2007_000002.png\n")
+    with pytest.raises(UserError, match="neither a training image nor a pair"):
+        draw(root, str(path), kind="voc")
+
+
+@pytest.mark.parametrize(
+    "line", ["{city}/{city}_{n}", "leftImg8bit/{p}_leftImg8bit.png gtFine/{p}_gtFine_labelIds.png"]
+)
+def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
+    names = [("aachen", "000001_000019"), ("ulm", "000002_000019"), ("ulm", "000003_000019")]
+    paths = [f"train/{city}/{city}_{n}" for city, n in names]
+    for p in paths:
+        image, mask = tmp_path / f"leftImg8bit/{p}_leftImg8bit.png", tmp_path / f"gtFine/{p}_gtFine_labelIds.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 8)).save(image)
+        Image.new("L", (16, 8), 7).save(mask)
+    lines = [line.format(city=city, n=n, p=p) for (city, n), p in zip(names, paths, strict=True)]
+    (tmp_path / "labeled.txt").write_text(f"{lines[2]}\n{lines[0]}\n")
+    split = draw(tmp_path, str(tmp_path / "labeled.txt"), kind="cityscapes")
+    assert ids(split.labeled) == ["ulm/ulm_000003_000019", "aachen/aachen_000001_000019"]
+    assert ids(split.unlabeled) == ["ulm/ulm_000002_000019"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
