@@ -93,12 +93,20 @@ def summary(cells: Cells, splits: tuple[str, ...], along: str = "") -> str:
     rows = list(dict.fromkeys(key.split(" | ")[0] for key in cells if ("trained along" in key) == bool(along)))
     order = [
         "supervised",
+        "supervised, equal images",
+        "supervised, equal time",
         "+ latent classes",
         "proposed",
         "AdvSemiSeg",
         "manual",
         "semantic classes",
         "KL",
+        "latent",
+        "mean_teacher",
+        "fixmatch",
+        "unimatch",
+        "cps",
+        "latent_match",
         "all labels",
     ]
     rows.sort(key=lambda row: order.index(row.removesuffix(along)) if row.removesuffix(along) in order else 99)

@@ -176,10 +176,10 @@ def twin_cps(twin: Twin) -> dict[str, float]:
 
 
 def twin_mean_teacher(twin: Twin) -> dict[str, float]:
-    cutmix = CutMix(N, 1.0, twin.random, (0.5, 0.5))
+    cutmix = CutMix(N, 1.0, twin.random, (0.5, 0.5), (0.5, 2.0))
     view = twin.views(1)[0] if isinstance(twin.data.unlabeled, Features) else twin.weak
     learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
-    sure, unsure = sorted_out(twin.says("teacher", twin.weak).semantic, twin.valid, TAU)  # before they are mixed
+    sure, unsure = sorted_out(says.semantic, valid, TAU)
     mine, theirs, total = learns.movedim(1, -1).tolist(), says.semantic.movedim(1, -1).tolist(), 0.0
     for n, y, x in valid.nonzero().tolist():
         total += sum((p - q) ** 2 for p, q in zip(mine[n][y][x], theirs[n][y][x], strict=True))
@@ -544,7 +544,8 @@ def test_the_lesson_tells_what_was_taught(name: str) -> None:
     if name == "unimatch":
         dropped(twin.weak, 0.5, twin.random)
         CutMix(N, CUTMIX, twin.random)
-    cutmix = CutMix(N, 1.0 if name in ("mean_teacher", "cps") else CUTMIX, twin.random, area)
+    aspect = (0.5, 2.0) if name == "mean_teacher" else (0.3, 1 / 0.3)
+    cutmix = CutMix(N, 1.0 if name in ("mean_teacher", "cps") else CUTMIX, twin.random, area, aspect)
     view = {"mean_teacher": twin.weak, "cps": twin.weak, "unimatch": data.strong[-1]}.get(name, data.strong[0])
     teacher = [*OTHERS[name], "segmenter"][0]
     learns, says, valid = twin.lesson(cutmix, view, ("segmenter", teacher))

@@ -15,6 +15,8 @@ from latentseg.methods.views import CutMix, generator, on_grid, strong_views
 
 BOX_AREA = (0.5, 0.5)
 """A box covers half of each image (arXiv:1906.01916, section 3.4)."""
+BOX_ASPECT = (0.5, 2.0)
+"""Height over width of a box, which at most spans the image."""
 
 
 class MeanTeacher(Method):
@@ -42,14 +44,14 @@ class MeanTeacher(Method):
         with torch.no_grad():
             probs = probabilities(teacher(batch.unlabeled, upsample=upsample).semantic)
         given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
-        cutmix = CutMix(len(probs), 1.0, random, BOX_AREA)
+        cutmix = CutMix(len(probs), 1.0, random, BOX_AREA, BOX_ASPECT)
         # The paper's only change is CutMix. Cached features are dropped from as well, as in every peer.
         view = batch.unlabeled
         if isinstance(view, Features):
             [view] = strong_views(batch, self.strong, 1, random)
         student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
         target = given.mixed(cutmix)
-        sure = given.accepted.sum(dtype=probs.dtype) / given.valid.sum().clamp(min=1)
+        sure = target.accepted.sum(dtype=probs.dtype) / target.valid.sum().clamp(min=1)
         loss = sure * squared_difference(probabilities(student), cutmix.mix(probs), target.valid)
         self.lesson = Lesson(given, target, student.detach())
         yield Losses("segmenter", {"match": Term(config.lambda_match, loss)})
