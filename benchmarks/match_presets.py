@@ -1,12 +1,12 @@
 """The presets in the protocol of UniMatch and UniMatch V2: each starts, takes two steps, is killed, goes on, is scored.
 
-    python benchmarks/match_presets.py      # 1 thread: about 30 minutes, 10 GB
+    python benchmarks/match_presets.py      # 1 thread: about 30 minutes, 8 GB
 
 As benchmarks/paper_presets.py, on the same generated data, with random weights in the layouts of torchvision's
 ResNet-101 and timm's DINOv2-S. Model, crop and losses are the preset's; the batch is 1 or 2 and the consistency is on
-from the first step. Nothing need be confident so early, so the term `match` may be 0. Results:
+from the first step. An untrained teacher may be sure of no pixel or of each, so `match` or `cons` may be 0. Results:
 benchmarks/match_presets.json, cell by cell; a cell that is there is skipped. Its seconds are wall time on a busy
-machine and no speeds.
+machine (load 3 to 5 on 2 cores) and no speeds.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ OPTIONS = [
     "data.labeled=1/2", "checkpoint_every=1", "log_every=1", "threads=1", "method.consistency_start=0",
 ]  # fmt: skip
 TERMS = frozenset({"ce", "latent", "match", "cons"})
-MAY_BE_ZERO = frozenset({"match"})
+MAY_BE_ZERO = frozenset({"match", "cons"})
 SIZES = {
     "voc_match_dinov2": ["batch_size=2", "workers=2"],
     "cityscapes_match_dinov2": ["batch_size=1", "workers=2"],

@@ -198,14 +198,16 @@ def measure(cell: Cell, files: list[str], run: Path) -> dict[str, Any]:
         "resumed at step 2": f"steps 2 to {config.steps}" in run.with_suffix(".log").read_text(),
         "first two log lines kept, step 3 follows": rows[:2] == before and [row["step"] for row in rows] == [1, 2, 3],
         "index names step 3": last is not None and last.step == 3,
-        "all terms finite and above 0": all(
-            terms.keys() == cell.terms
-            and all(math.isfinite(value) and (value > 0 or name in cell.may_be_zero) for name, value in terms.items())
-            for terms in losses.values()
-        ),
+        "all terms finite and above 0": all(sound(cell, terms) for terms in losses.values()),
     }
     result |= {"losses": losses, "checks": checks}
     return result | _score(run, checks) if cell.scored else result
+
+
+def sound(cell: Cell, terms: dict[str, float]) -> bool:
+    """Whether the losses of a step are those of the cell, finite, and above 0 where they must be."""
+    above = all(value > 0 for name, value in terms.items() if name not in cell.may_be_zero)
+    return terms.keys() == cell.terms and all(map(math.isfinite, terms.values())) and above
 
 
 def _score(run: Path, checks: dict[str, bool]) -> dict[str, Any]:

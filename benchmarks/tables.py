@@ -93,7 +93,6 @@ def summary(cells: Cells, splits: tuple[str, ...], along: str = "") -> str:
     rows = list(dict.fromkeys(key.split(" | ")[0] for key in cells if ("trained along" in key) == bool(along)))
     order = [
         "supervised",
-        "supervised, equal images",
         "supervised, equal time",
         "+ latent classes",
         "proposed",

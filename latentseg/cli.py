@@ -166,7 +166,7 @@ def presets(
         console.print(preset_text(name), markup=False, highlight=False, end="")
     else:
         for preset, summary in preset_summaries().items():
-            console.print(f"{preset:16}{summary}", markup=False, highlight=False)
+            console.print(f"{preset:25}{summary}", markup=False, highlight=False)
 
 
 @data_app.command("split")

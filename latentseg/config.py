@@ -243,10 +243,6 @@ class MethodConfig(Section):
     """Predictions at least this confident are pseudo-labels (mean_teacher: their share is a weight; cps: not used)."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
     """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
-    balance: bool = False
-    """latent_match: ask less confidence of classes in which the teacher is less confident on the whole."""
-    align: Weight = 0.0
-    """latent_match: how far the teacher's class shares on unlabelled images are moved to the labelled images'; 1: wholly."""
     latent_on: Literal["rejected", "all"] = "rejected"
     """latent_match: pixels that the teacher's latent map supervises."""
     latent_target: Literal["latent", "semantic"] = "latent"

@@ -87,7 +87,10 @@ def read_list(dataset: Dataset, path: Path) -> list[Item]:
         for item in dataset.items(split)
     }
     chosen: dict[str | Path, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = path.read_text(encoding="utf-8")
+    if dataset.config.kind == "cityscapes":  # UniMatch's lists name the same labels under numbers of their own
+        text = text.replace("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"

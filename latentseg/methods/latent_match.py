@@ -26,10 +26,6 @@ class LatentMatch(Method):
 
     cooccurrence: Tensor
     """M of Eq. 8, shape (C, L)."""
-    confidence: Tensor
-    """Moving average of the teacher's confidence where it predicts a class, shape (C,)."""
-    predicted: Tensor
-    """Moving average of the teacher's class probabilities on unlabelled images, shape (C,); all 0 at first."""
 
     def __init__(self, config: MethodConfig, strong: StrongConfig, num_classes: int, alpha: float, start: int) -> None:
         """Set the weights.
@@ -45,8 +41,6 @@ class LatentMatch(Method):
         self.config, self.strong, self.alpha, self.start = config, strong, alpha, start
         self.uses_unlabeled = True
         self.register_buffer("cooccurrence", torch.zeros(num_classes, config.num_latent))
-        self.register_buffer("confidence", torch.ones(num_classes))
-        self.register_buffer("predicted", torch.zeros(num_classes))
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the labelled part, the unlabelled part and, if there is one, the discriminator's part of a step."""
@@ -66,9 +60,8 @@ class LatentMatch(Method):
         config, random, upsample = self.config, generator(batch), self.config.grid == "pixels"
         with torch.no_grad():
             said = teacher(batch.unlabeled, upsample=upsample)
-            valid = on_grid(batch.unlabeled_valid, said.semantic)
-            probs = self._aligned(probabilities(said.semantic), valid)
-        given = PseudoLabels.of(probs, self._thresholds(probs, valid), valid)
+            probs = probabilities(said.semantic)
+        given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
         [view] = strong_views(batch, self.strong, 1, random)
         cutmix = CutMix(len(probs), self.strong.cutmix, random)
         target = given.mixed(cutmix)
@@ -81,33 +74,6 @@ class LatentMatch(Method):
         if adversary.on:
             terms |= adversary.judge("adv_u", config.lambda_ulbl_adv, probabilities(student), target.valid)
         return Losses("segmenter", terms)
-
-    @torch.no_grad()
-    def _aligned(self, probs: Tensor, valid: Tensor) -> Tensor:
-        """Class probabilities whose mean over the unlabelled images approaches the labelled images' (ReMixMatch).
-
-        Berthelot et al., arXiv:1911.09785, section 3.1. The labelled images' shares of the classes are the row sums of M.
-        """
-        if self.config.align == 0:
-            return probs
-        mean = probs.movedim(1, -1)[valid].mean(0)
-        self.predicted.lerp_(mean.to(self.predicted), 1.0 if not bool(self.predicted.any()) else 1 - self.config.teacher_decay)
-        share = self.cooccurrence.sum(1)
-        ratio = (share / share.sum()).clamp(min=1e-4) / self.predicted.clamp(min=1e-4)
-        scaled = probs * ratio.pow(self.config.align).to(probs)[:, None, None]
-        return scaled / scaled.sum(1, keepdim=True)
-
-    @torch.no_grad()
-    def _thresholds(self, probs: Tensor, valid: Tensor) -> Tensor:
-        """Confidence that each class asks for: in proportion to what the teacher has for it (FreeMatch, arXiv:2205.07246)."""
-        if not self.config.balance:
-            return probs.new_full((probs.shape[1],), self.config.threshold)
-        confidence, classes = probs.max(1)
-        pixels = torch.bincount(classes[valid], minlength=probs.shape[1])
-        sums = confidence.new_zeros(probs.shape[1]).index_add_(0, classes[valid], confidence[valid])
-        mean = torch.where(pixels > 0, sums / pixels.clamp(min=1), self.confidence.to(sums))
-        self.confidence.lerp_(mean.to(self.confidence), 1 - self.config.teacher_decay)
-        return self.config.threshold * self.confidence.to(probs) / self.confidence.max()
 
     def _map(self, logits: Tensor) -> Tensor:
         """The teacher's map that supervises the student: probabilities, sharpened; weighed by their certainty."""

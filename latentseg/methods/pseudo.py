@@ -24,11 +24,10 @@ class PseudoLabels:
     """Cells that show image and not padding, bool, shape (N, h, w)."""
 
     @classmethod
-    def of(cls, probs: Tensor, threshold: float | Tensor, valid: Tensor) -> "PseudoLabels":
-        """Take them from class probabilities (N, C, h, w); one threshold, or one for each class, shape (C,)."""
+    def of(cls, probs: Tensor, threshold: float, valid: Tensor) -> "PseudoLabels":
+        """Take them from class probabilities (N, C, h, w)."""
         confidence, classes = probs.max(1)
-        least = threshold[classes] if isinstance(threshold, Tensor) else threshold
-        return cls(classes, confidence, valid & (confidence >= least), valid)
+        return cls(classes, confidence, valid & (confidence >= threshold), valid)
 
     @property
     def rejected(self) -> Tensor:

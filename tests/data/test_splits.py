@@ -136,7 +136,12 @@ def test_unimatchs_lists_of_voc(voc_set: Callable[..., Path], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "line", ["{city}/{city}_{n}", "leftImg8bit/{p}_leftImg8bit.png gtFine/{p}_gtFine_labelIds.png"]
+    "line",
+    [
+        "{city}/{city}_{n}",
+        "leftImg8bit/{p}_leftImg8bit.png gtFine/{p}_gtFine_labelIds.png",
+        "leftImg8bit/{p}_leftImg8bit.png gtFine/{p}_gtFine_labelTrainIds.png",  # UniMatch's
+    ],
 )
 def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
     names = [("aachen", "000001_000019"), ("ulm", "000002_000019"), ("ulm", "000003_000019")]
@@ -147,10 +152,13 @@ def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 8)).save(image)
         Image.new("L", (16, 8), 7).save(mask)
+        Image.new("L", (16, 8), 0).save(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))
     lines = [line.format(city=city, n=n, p=p) for (city, n), p in zip(names, paths, strict=True)]
     (tmp_path / "labeled.txt").write_text(f"{lines[2]}\n{lines[0]}\n")
     split = draw(tmp_path, str(tmp_path / "labeled.txt"), kind="cityscapes")
     assert ids(split.labeled) == ["ulm/ulm_000003_000019", "aachen/aachen_000001_000019"]
+    dataset = open_dataset(DataConfig(kind="cityscapes", root=str(tmp_path)))
+    assert [int(dataset.read_targets(item).max()) for item in split.labeled] == [0, 0]  # road, not ignored
     assert ids(split.unlabeled) == ["ulm/ulm_000002_000019"]
 
 
