@@ -55,6 +55,7 @@ TINY = [
     "method.num_latent=5",
 ]
 FIELDS = {"ce", "latent", "adv", "adv_u", "real", "fake"}
+LESSON = {"confidence", "accepted", "agreement", "accepted_accuracy"}
 
 
 def tiny(*overrides: str) -> Config:
@@ -179,12 +180,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         ("advsemiseg", {"ce", "adv", "adv_u", "self", "real", "fake", "trusted"}),
         ("given_classes", {"ce", "groups", "adv", "adv_u", "cons", "real", "fake", "effective_0.1", "effective_0.9"}),
         ("symmetric", {"ce", "ce_2", "adv", "adv_2", "adv_u", "adv_u_2", "kl", "real", "fake"}),
+        ("mean_teacher", {"ce", "match"} | LESSON),
+        ("fixmatch", {"ce", "match"} | LESSON),
+        ("unimatch", {"ce", "match_f", "match_1", "match_2"} | LESSON),
+        ("cps", {"ce", "ce_2", "match", "match_2"} | LESSON),
+        (
+            "latent_match",
+            {"ce", "latent", "match", "cons", "adv", "adv_u", "real", "fake", "effective_0.1", "effective_0.9"}
+            | LESSON,
+        ),
     ],
 )
 def test_the_other_methods_go_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, terms: set[str]
 ) -> None:
     options = [f"method.name={method}", "method.groups=identity", "method.consistency_start=0.5", "method.trust=0.4"]
+    options += ["method.threshold=0.05", "method.latent_on=all"]
     config = tiny(*options, "steps=4", "data.scenes.val=1", "validate_every=0", "discriminator.real_maps=loader")
     whole = train(config, tmp_path / "whole").folder
     assert rows(whole)[-2].keys() == terms | {"step"}
@@ -199,6 +210,10 @@ def test_the_other_methods_go_on_bit_for_bit(
     start = state_of(config).segmenter.state_dict()
     heads = [name for name in start if name.startswith(("semantic_head", "latent_head")) and name.endswith("weight")]
     assert not any(torch.equal(start[name], moved[f"segmenter.{name}"]) for name in heads)
+    for other in ("teacher", "peer"):  # kept in the checkpoint: none of them is what the segmenter is
+        theirs = [name for name in moved if name.startswith(f"{other}.semantic_head") and name.endswith("weight")]
+        assert bool(theirs) == {"teacher": config.method.has_teacher, "peer": config.method.has_peer}[other]
+        assert not any(torch.equal(moved[name], moved[name.replace(other, "segmenter", 1)]) for name in theirs)
 
 
 KILLED = """
