@@ -22,12 +22,11 @@ class CrossPseudoSupervision(Method):
     Every pixel teaches, whatever its confidence. The first network is scored.
     """
 
-    uses_unlabeled = True
-
     def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
         """Set the weight."""
         super().__init__()
         self.config, self.strong = config, strong
+        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield both networks' labelled parts, then what each learns from the other."""

@@ -15,12 +15,11 @@ from latentseg.methods.views import CutMix, generator, on_grid, strong_views
 class FixMatch(Method):
     """Confident predictions on the weak view are the labels of the strong view; all other pixels are left out."""
 
-    uses_unlabeled = True
-
     def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
         """Set weight and threshold."""
         super().__init__()
         self.config, self.strong = config, strong
+        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled and the unlabelled part of a step."""

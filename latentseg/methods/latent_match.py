@@ -39,7 +39,7 @@ class LatentMatch(Method):
         """
         super().__init__()
         self.config, self.strong, self.alpha, self.start = config, strong, alpha, start
-        self.uses_unlabeled = True
+        self.uses_unlabeled = max(config.lambda_match, config.lambda_cons, config.lambda_ulbl_adv) > 0
         self.register_buffer("cooccurrence", torch.zeros(num_classes, config.num_latent))
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:

@@ -25,12 +25,11 @@ class MeanTeacher(Method):
     The squared difference is weighed by the share of pixels on which the teacher is confident, as in its released code.
     """
 
-    uses_unlabeled = True
-
     def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
         """Set weight, threshold and the teacher's decay."""
         super().__init__()
         self.config, self.strong = config, strong
+        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the labelled and the unlabelled part of a step."""

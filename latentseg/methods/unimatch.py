@@ -21,12 +21,11 @@ SHARES = {"features": 0.5, "strong": 0.25}
 class UniMatch(Method):
     """The weak view's confident classes teach two strong views, and the weak view with features dropped."""
 
-    uses_unlabeled = True
-
     def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
         """Set weight and threshold."""
         super().__init__()
         self.config, self.strong = config, strong
+        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled part, the perturbed features' part and each strong view's part of a step."""

@@ -1,6 +1,7 @@
 """The segmenter: heads by hand, BatchNorm policies, frozen encoders, resizing, groups."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from latentseg.config import ModelConfig
 from latentseg.errors import UserError
+from latentseg.features import Features
 from latentseg.models.encoders import Encoder
 from latentseg.models.resnet import STRIDES, DeepLabResNet
 from latentseg.models.segmenter import AsppHead, Fusion, Output, Segmenter, build_segmenter
@@ -62,6 +64,34 @@ def test_cached_features_give_the_same(head: str) -> None:
     assert direct.latent is not None
     assert cached.latent is not None
     assert torch.equal(direct.latent, cached.latent)
+
+
+@pytest.mark.parametrize("head", ["aspp", "light"])
+def test_logits_on_the_heads_grid_upsample_to_the_images(head: str) -> None:
+    segmenter = tiny(head=head).eval()
+    images = torch.rand(1, 3, 33, 41)
+    whole, coarse = segmenter(images), segmenter(images, upsample=False)
+    assert coarse.semantic.shape == (1, 3, 5, 6)
+    for there, here in zip(whole, coarse, strict=True):
+        resized = functional.interpolate(here, (33, 41), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(there, resized)
+
+
+@pytest.mark.parametrize("given", ["images", "features"])
+def test_features_are_changed_on_their_way_to_the_heads(given: str) -> None:
+    segmenter = tiny().eval()
+    images = torch.rand(1, 3, 33, 41)
+    maps = segmenter.encode(images)
+    seen: list[Sequence[Tensor]] = []
+
+    def double(features: Sequence[Tensor]) -> list[Tensor]:
+        seen.append(features)
+        return [2 * each for each in features]
+
+    output = segmenter(images if given == "images" else Features(maps, (33, 41)), perturb=double)
+    assert all(torch.equal(here, there) for here, there in zip(seen[0], maps, strict=True))
+    assert torch.equal(output.semantic, segmenter.decode([2 * each for each in maps], (33, 41)).semantic)
+    assert not torch.allclose(output.semantic, segmenter(images).semantic)
 
 
 def test_branches_are_apart() -> None:
