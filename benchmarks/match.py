@@ -40,16 +40,16 @@ def sweeps(name: str, overrides: list[str], seeds: list[int], trained: bool) -> 
     return [read_sweep(source, [*own, *along, *overrides, f"grid.seed=[{seed}]"]) for seed in seeds]
 
 
-def against(cells: Cells, splits: tuple[str, ...]) -> str:
+def against(cells: Cells, splits: tuple[str, ...], along: str = "") -> str:
     """Our row minus each other row on the same seeds, in points, as Markdown."""
-    rows = list(dict.fromkeys(key.split(" | ")[0] for key in cells))
-    lines = [f"| {OURS} minus | split | points, mean ± sd | per seed |", "|---|---|---|---|"]
+    rows = [key.split(" | ")[0] for key in cells if ("trained along" in key) == bool(along)]
+    lines = [f"| {OURS}{along} minus | split | points, mean ± sd | per seed |", "|---|---|---|---|"]
     for split in splits:
-        ours = by_seed(cells, OURS, split)
-        for row in rows:
+        ours = by_seed(cells, OURS + along, split)
+        for row in dict.fromkeys(rows):
             theirs = by_seed(cells, row, split)
             differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-            if row != OURS and differences:
+            if row != OURS + along and differences:
                 each = " ".join(f"{value:+.1f}" for value in differences)
                 lines.append(f"| {row} | {split} | {spread(differences)} | {each} |")
     return "\n".join(lines)
@@ -74,10 +74,9 @@ def main() -> None:
         else:
             run(sweep, options.run_root, options.workers, path)
     cells: Cells = json.loads(path.read_text())
-    print(summary(cells, splits))
-    print(against(cells, splits))
-    if any("trained along" in key for key in cells):
-        print(summary(cells, splits, ", encoder trained along"))
+    for along in ("", ", encoder trained along"):
+        if any(key.startswith(f"{OURS}{along} | ") for key in cells):
+            print(summary(cells, splits, along), against(cells, splits, along), sep="\n\n")
 
 
 if __name__ == "__main__":
