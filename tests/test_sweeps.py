@@ -245,8 +245,25 @@ LAPTOP |= {f"table{t}_{data}": n for t, n in ((3, 12), (4, 6), (5, 18)) for data
 
 
 def test_every_shipped_sweep_is_known() -> None:
-    assert set(sweep_names()) == PAPER.keys() | LAPTOP.keys()
+    assert set(sweep_names()) == PAPER.keys() | LAPTOP.keys() | {"match_camvid", "match_animals"}
     assert all(sweep_summaries().values())
+
+
+@pytest.mark.parametrize("name", ["match_camvid", "match_animals"])
+def test_the_sweeps_of_all_methods_differ_in_the_method_alone(name: str) -> None:
+    sweep = read_sweep(name)
+    rows = {cell.row: cell.config for cell in sweep.cells if cell.grid["seed"] == 3}
+    assert {config.method.name for config in rows.values()} == {
+        *("supervised", "latent", "advsemiseg", "mean_teacher", "fixmatch", "unimatch", "cps", "latent_match")
+    }
+    plain = rows["latent_match"]
+    for row, config in rows.items():
+        same = plain.model_dump(exclude={"method", "steps", "data", "augment"})
+        assert config.model_dump(exclude={"method", "steps", "data", "augment"}) == same
+        assert (config.steps == plain.steps) == (row not in ("supervised, equal time", "all labels"))
+        assert (config.data == plain.data and config.augment == plain.augment) == (row != "all labels")
+    assert plain.method.lambda_cons == plain.method.lambda_match == rows["fixmatch"].method.lambda_match
+    assert sweep.grid == {"seed": [0, 1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize(("name", "cells"), [*PAPER.items(), *LAPTOP.items()])
