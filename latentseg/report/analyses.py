@@ -10,7 +10,7 @@ from latentseg.report.files import Tree, number, read_json
 from latentseg.report.pictures import file_uri
 from latentseg.report.tables import DASH, Entry, Table
 
-NO_LATENT_BRANCH = ("supervised", "advsemiseg")
+NO_LATENT_BRANCH = ("supervised", "advsemiseg", "mean_teacher", "fixmatch", "unimatch", "cps")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from latentseg.report.statistics import summarize
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#b8a800")
 NOT_CURVES = ("step", "seconds", "images_per_second")
-PANELS = 15
+PANELS = 30
 SMOOTH = 15
 """A curve is smoothed over one part in so many of its points."""
 

@@ -10,7 +10,7 @@ from latentseg.report.curves import Chart, color_of, learning_charts
 from latentseg.report.pictures import Grid, prediction_grid
 from latentseg.report.tables import Table
 
-CURVES = 8
+CURVES = 10
 """Groups of runs that the learning curves show."""
 PREDICTIONS = 5
 """Runs that a row of pictures shows."""

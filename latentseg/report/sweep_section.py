@@ -14,10 +14,10 @@ from latentseg.report.paper import PAPER, column_name
 from latentseg.report.sections import Drawn, Section, add_curves, add_finding, add_grid
 from latentseg.report.tables import Table, class_table, line_table, paper_form
 
-DRAWN = ("supervised", "AdvSemiSeg", "+ latent classes", "proposed")
-"""Rows that pictures show side by side (Figure 8), where there are any of them."""
+DRAWN = ("supervised", "AdvSemiSeg", "+ latent classes", "proposed", "unimatch", "latent_match")
+"""Rows that pictures show side by side (Figure 8; ours beside UniMatch), where there are any of them."""
 NUM_LATENT = "method.num_latent"
-ANALYSED = ("proposed", "learned (20)")
+ANALYSED = ("proposed", "learned (20)", "latent_match")
 """Rows whose latent classes are shown, the first that there is."""
 SHOWN_NUM_LATENT = (10, 20)
 """Figures 6 and 7."""

@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from latentseg.config import Config, MethodName
 from latentseg.errors import UserError
-from latentseg.report.collect import read_run
+from latentseg.methods import second_branch
+from latentseg.report.analyses import has_latent_branch
+from latentseg.report.collect import Record, read_run
 from latentseg.report.page import MARK, write_report
 
 Make = Callable[..., Path]
@@ -277,3 +280,10 @@ def test_a_run_that_was_never_evaluated_shows_its_last_validation(tmp_path: Path
     assert record.scores["val"]["miou"] == 0.5
     (run / "evaluation-val-last.json").write_text(json.dumps({"split": "val", "step": 4, "scores": {"miou": 0.75}}))
     assert read_run(run).scores["val"]["miou"] == 0.75
+
+
+@pytest.mark.parametrize("name", get_args(MethodName))
+def test_the_page_knows_which_methods_have_a_latent_branch(name: str) -> None:
+    config = Config.model_validate({"method": {"name": name, "groups": "identity"}})
+    record = Record(Path("run"), name, options={"method.name": name})
+    assert has_latent_branch(record) == (second_branch(config, 5) > 0)
