@@ -243,6 +243,8 @@ class MethodConfig(Section):
     """Predictions at least this confident are pseudo-labels (mean_teacher: their share is a weight; cps: not used)."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
     """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
+    match_loss: Literal["squared", "labels"] = "squared"
+    """latent_match: imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
     latent_on: Literal["rejected", "all"] = "rejected"
     """latent_match: pixels that the teacher's latent map supervises."""
     latent_target: Literal["latent", "semantic"] = "latent"

@@ -262,7 +262,7 @@ def test_the_sweeps_of_all_methods_differ_in_the_method_alone(name: str) -> None
         assert config.model_dump(exclude={"method", "steps", "data", "augment"}) == same
         assert (config.steps == plain.steps) == (row not in ("supervised, equal time", "all labels"))
         assert (config.data == plain.data and config.augment == plain.augment) == (row != "all labels")
-    assert plain.method.lambda_cons == plain.method.lambda_match == rows["fixmatch"].method.lambda_match
+    assert plain.method.lambda_match == rows["fixmatch"].method.lambda_match == rows["mean_teacher"].method.lambda_match
     assert sweep.grid == {"seed": [0, 1, 2, 3, 4]}
 
 

@@ -77,10 +77,13 @@ def learn(nets: Networks) -> None:
                 parameter.data += 0.3 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
 
 
+LABELS: Options = {"match_loss": "labels"}
 CASES: list[tuple[str, str, Options]] = [
     *[(name, "images", EMPTY) for name in OTHERS],
     *[(name, "features", EMPTY) for name in OTHERS],
     *[(name, "images", HEADS) for name in OTHERS],
+    ("latent_match", "images", LABELS),
+    ("latent_match", "features", {"match_loss": "labels", "latent_on": "all"}),
     ("latent_match", "images", {"latent_on": "all"}),
     ("latent_match", "images", {"latent_target": "semantic"}),
     ("latent_match", "images", {"sharpen": 0.5}),
@@ -107,10 +110,10 @@ def test_every_term_equals_its_plain_twin_over_two_steps(name: str, kind: str, o
 
 @torch.no_grad()
 def test_latent_match_with_a_discriminator_equals_its_plain_twin() -> None:
-    nets, data, method = nets_of("latent_match", adversarial=True), data_of(), build("latent_match")
+    nets, data, method = nets_of("latent_match", adversarial=True), data_of(), build("latent_match", LABELS)
     copied = copy.deepcopy(nets)
     expected_teacher(copied, 0.0)
-    expected, _ = twin_of("latent_match", copied, data, torch.zeros(C, L, dtype=torch.float64), {})
+    expected, _ = twin_of("latent_match", copied, data, torch.zeros(C, L, dtype=torch.float64), LABELS)
     twin = Twin(copied, data, "pixels")
     cutmix = CutMix(N, CUTMIX, twin.random)
     learns, _, valid = twin.lesson(cutmix, data.strong[0], ("segmenter", "teacher"))
@@ -228,7 +231,7 @@ def test_unimatch_runs_the_encoder_once_for_the_weak_view_and_teaches_only_the_d
 @pytest.mark.parametrize("name", ["fixmatch", "latent_match"])
 def test_the_student_learns_the_labels_as_any_labels(name: str) -> None:
     nets, data = nets_of(name), data_of()
-    parts = build(name)(nets, data, 0)
+    parts = build(name, LABELS)(nets, data, 0)
     next(parts)
     value = next(parts).terms["match"].value
     weight = next(nets["segmenter"].parameters())
@@ -348,12 +351,14 @@ def test_the_lesson_tells_what_was_taught(name: str) -> None:
     nets, data, method = nets_of(name), data_of(), build(name)
     run(method, nets, step=1, backward=False, data=data)
     twin = Twin(nets, data, "pixels")
-    area = {"mean_teacher": (0.5, 0.5), "cps": (0.25, 0.5)}.get(name, (0.02, 0.4))
+    half = (0.5, 0.5)
+    area = {"mean_teacher": half, "latent_match": half, "cps": (0.25, 0.5)}.get(name, (0.02, 0.4))
     if name == "unimatch":
         dropped(twin.weak, 0.5, twin.random)
         CutMix(N, CUTMIX, twin.random)
-    aspect = (0.5, 2.0) if name == "mean_teacher" else (0.3, 1 / 0.3)
-    cutmix = CutMix(N, 1.0 if name in ("mean_teacher", "cps") else CUTMIX, twin.random, area, aspect)
+    aspect = (0.5, 2.0) if area == half else (0.3, 1 / 0.3)
+    always = name in ("mean_teacher", "latent_match", "cps")
+    cutmix = CutMix(N, 1.0 if always else CUTMIX, twin.random, area, aspect)
     view = {"mean_teacher": twin.weak, "cps": twin.weak, "unimatch": data.strong[-1]}.get(name, data.strong[0])
     teacher = [*OTHERS[name], "segmenter"][0]
     learns, says, valid = twin.lesson(cutmix, view, ("segmenter", teacher))

@@ -171,15 +171,23 @@ def twin_cps(twin: Twin) -> dict[str, float]:
     return values
 
 
-def twin_mean_teacher(twin: Twin) -> dict[str, float]:
-    cutmix = CutMix(N, 1.0, twin.random, (0.5, 0.5), (0.5, 2.0))
-    view = twin.views(1)[0] if isinstance(twin.data.unlabeled, Features) else twin.weak
-    learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
-    sure, unsure = sorted_out(says.semantic, valid, TAU)
-    mine, theirs, total = learns.movedim(1, -1).tolist(), says.semantic.movedim(1, -1).tolist(), 0.0
+def half(random: torch.Generator) -> CutMix:
+    return CutMix(N, 1.0, random, (0.5, 0.5), (0.5, 2.0))
+
+
+def imitated(student: Tensor, teacher: Tensor, valid: Tensor) -> float:
+    sure, unsure = sorted_out(teacher, valid, TAU)
+    mine, theirs, total = student.movedim(1, -1).tolist(), teacher.movedim(1, -1).tolist(), 0.0
     for n, y, x in valid.nonzero().tolist():
         total += sum((p - q) ** 2 for p, q in zip(mine[n][y][x], theirs[n][y][x], strict=True))
-    return {"match": len(sure) / (len(sure) + len(unsure)) * total / int(valid.sum())}
+    return len(sure) / (len(sure) + len(unsure)) * total / int(valid.sum())
+
+
+def twin_mean_teacher(twin: Twin) -> dict[str, float]:
+    cutmix = half(twin.random)
+    view = twin.views(1)[0] if isinstance(twin.data.unlabeled, Features) else twin.weak
+    learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
+    return {"match": imitated(learns, says.semantic, valid)}
 
 
 def matrix_after(nets: Networks, data: Batch, before: Tensor) -> tuple[float, Tensor]:
@@ -196,7 +204,10 @@ def matrix_after(nets: Networks, data: Batch, before: Tensor) -> tuple[float, Te
 
 def twin_latent_match(twin: Twin, matrix: Tensor, options: Options) -> dict[str, float]:
     [view] = twin.views(1)
-    learns, says, valid = twin.lesson(CutMix(N, CUTMIX, twin.random), view, ("segmenter", "teacher"))
+    labels = options.get("match_loss") == "labels"
+    cutmix = CutMix(N, CUTMIX, twin.random) if labels else half(twin.random)
+    learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
+    matched = match(learns, says.semantic, valid, TAU) if labels else imitated(learns, says.semantic, valid)
     control, power = options.get("latent_target") == "semantic", 1 / float(str(options.get("sharpen", 1.0)))
     assert says.latent is not None
     teaching = (says.semantic if control else says.latent).movedim(1, -1).tolist()
@@ -212,7 +223,7 @@ def twin_latent_match(twin: Twin, matrix: Tensor, options: Options) -> dict[str,
         said = mine[n][y][x]
         mapped = said if control else [sum(chance[c][k] * said[c] for c in range(C)) for k in range(L)]
         total -= weight * sum(t * log(p) for t, p in zip(target, mapped, strict=True))
-    return {"match": match(learns, says.semantic, valid, TAU), "cons": total / int(valid.sum())}
+    return {"match": matched, "cons": total / int(valid.sum())}
 
 
 def verdicts(judge: nn.Module, maps: list[tuple[Tensor, Tensor]], truth: Tensor) -> dict[str, float]:

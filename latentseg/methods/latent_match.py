@@ -1,7 +1,7 @@
 """Weak-to-strong consistency in which no pixel is thrown away: our method, explained in docs/methods.md.
 
-Where the teacher is confident it labels the strong view, as in FixMatch (arXiv:2001.07685). Elsewhere its latent map
-supervises the student's semantic map (arXiv:1912.12936, Eqs. 7 and 10), which says "one of these classes".
+The student imitates a mean teacher on mixed images (arXiv:1906.01916). Where the teacher is not confident, its latent
+map supervises the student's semantic map too (arXiv:1912.12936, Eqs. 7 and 10), which says "one of these classes".
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from latentseg.losses import consistency, latent_given_class, probabilities, sem
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.latent import effective, labeled_losses
+from latentseg.methods.mean_teacher import half_boxes, imitation
 from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.teacher import follow
 from latentseg.methods.views import CutMix, generator, on_grid, strong_views
@@ -63,11 +64,13 @@ class LatentMatch(Method):
             probs = probabilities(said.semantic)
         given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
         [view] = strong_views(batch, self.strong, 1, random)
-        cutmix = CutMix(len(probs), self.strong.cutmix, random)
+        soft = config.match_loss == "squared"
+        cutmix = half_boxes(len(probs), random) if soft else CutMix(len(probs), self.strong.cutmix, random)
         target = given.mixed(cutmix)
         student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
         self.lesson = Lesson(given, target, student.detach())
-        terms = {"match": Term(config.lambda_match, target.loss(student))}
+        loss = imitation(student, cutmix.mix(probs), target) if soft else target.loss(student)
+        terms = {"match": Term(config.lambda_match, loss)}
         if config.lambda_cons > 0 and step >= self.start:
             teaching = cutmix.mix(self._map(said.latent if config.latent_target == "latent" else said.semantic))
             terms["cons"] = Term(config.lambda_cons, self._consistency(student, teaching, target))

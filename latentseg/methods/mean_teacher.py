@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
@@ -43,14 +44,30 @@ class MeanTeacher(Method):
         with torch.no_grad():
             probs = probabilities(teacher(batch.unlabeled, upsample=upsample).semantic)
         given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
-        cutmix = CutMix(len(probs), 1.0, random, BOX_AREA, BOX_ASPECT)
+        cutmix = half_boxes(len(probs), random)
         # The paper's only change is CutMix. Cached features are dropped from as well, as in every peer.
         view = batch.unlabeled
         if isinstance(view, Features):
             [view] = strong_views(batch, self.strong, 1, random)
         student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
         target = given.mixed(cutmix)
-        sure = target.accepted.sum(dtype=probs.dtype) / target.valid.sum().clamp(min=1)
-        loss = sure * squared_difference(probabilities(student), cutmix.mix(probs), target.valid)
         self.lesson = Lesson(given, target, student.detach())
+        loss = imitation(student, cutmix.mix(probs), target)
         yield Losses("segmenter", {"match": Term(config.lambda_match, loss)})
+
+
+def half_boxes(images: int, random: torch.Generator) -> CutMix:
+    """CutMix with a box of half the area in each of N images."""
+    return CutMix(images, 1.0, random, BOX_AREA, BOX_ASPECT)
+
+
+def imitation(student: Tensor, probs: Tensor, target: PseudoLabels) -> Tensor:
+    """Squared difference to the teacher's probabilities, weighed by the share of pixels on which it is confident.
+
+    Args:
+        student: Logits on mixed images, shape (N, C, h, w).
+        probs: The teacher's probabilities, mixed, of the same shape.
+        target: The teacher's classes, mixed: which pixels are valid, and which confident.
+    """
+    sure = target.accepted.sum(dtype=probs.dtype) / target.valid.sum().clamp(min=1)
+    return sure * squared_difference(probabilities(student), probs, target.valid)
