@@ -639,6 +639,28 @@ def test_a_dead_worker_is_replaced(
     assert "another one takes its place" in capsys.readouterr().err
 
 
+def test_workers_that_die_together_are_replaced_too(
+    tiny: Callable[..., Sweep],
+    tmp_path: Path,
+    fake: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    started: "list[subprocess.Popen[bytes]]",
+) -> None:
+    """Nobody is left alive when the loop looks: as if the last had died between two looks."""
+    sweep = tiny()
+    run_sweep(sweep, tmp_path)
+
+    def start(*_: object) -> "subprocess.Popen[bytes]":
+        code = "import os; os._exit(9)" if len(started) < 2 else ""
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", code]))
+        started[-1].wait()
+        return started[-1]
+
+    monkeypatch.setattr(sweeps, "_start_worker", start)
+    run_sweep(sweep, tmp_path, workers=2)
+    assert len(started) == 4
+
+
 def test_workers_that_keep_dying_end_the_sweep(
     tiny: Callable[..., Sweep],
     tmp_path: Path,

@@ -115,7 +115,8 @@ def _run_workers(sweep: Sweep, run_root: Path, workers: int, storage: str | None
     last = time.monotonic()
     try:
         with console.status(progress.text()) as status:
-            while any(worker.poll() is None for worker in running):
+            # a worker that has died since the last look is still to be replaced
+            while any(worker.poll() is None or (worker.returncode and left > 0) for worker in running):
                 time.sleep(POLL)
                 for number, worker in enumerate(running):
                     if worker.poll() not in (None, 0) and left > 0:
