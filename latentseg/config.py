@@ -129,9 +129,10 @@ class AugmentConfig(Section):
 
 
 class StrongConfig(Section):
-    """Strong views of unlabelled images, for mean_teacher, fixmatch, unimatch, cps and latent_match.
+    """Strong views of unlabelled images, for fixmatch, unimatch and latent_match.
 
-    They show what the weak view shows. The defaults are those of UniMatch (arXiv:2208.09910).
+    They show what the weak view shows. The defaults are those of UniMatch (arXiv:2208.09910). mean_teacher and cps mix
+    images without changing their colours; of cached features they see dropped channels, too.
     """
 
     jitter: Share = 0.8
@@ -149,7 +150,7 @@ class StrongConfig(Section):
     blur: Share = 0.5
     """Probability of a Gaussian blur with a deviation of 0.1 to 2 pixels."""
     cutmix: Share = 0.5
-    """Probability that a box of another image of the batch is pasted in (CutMix), pseudo-labels with it."""
+    """Probability of CutMix, a box of another image (fixmatch, unimatch, match_loss=labels; 1 in the other methods)."""
     feature_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
     """cache=features: share of the channels that are dropped in a strong view, whose image cannot be changed there."""
     feature_noise: Weight = 0.0
@@ -216,13 +217,13 @@ class MethodConfig(Section):
     name: MethodName = "latent"
     """latent: the paper; given_classes, symmetric: its Table 5; latent_match: ours; the others: docs/methods.md."""
     num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
-    """latent: number of latent classes L."""
+    """latent, latent_match: number of latent classes L."""
     groups: Groups | Literal["identity"] | None = None
     """given_classes: group -> its classes; a name (`voc10`, `cityscapes7`, ...), a YAML file, or identity."""
     lambda_latent: Weight = 1.0
     """Weight of what the latent branch learns on labelled images (latent: Eq. 1)."""
     lambda_cons: Weight = 0.1
-    """Weight of the consistency on unlabelled images (latent, given_classes: Eq. 10; symmetric: its KL term)."""
+    """Weight of the consistency on unlabelled images (Eq. 10, in latent_match where unsure; symmetric: its KL term)."""
     lambda_self: Weight = 0.1
     """advsemiseg: weight of the self-training on unlabelled images."""
     trust: Share = 0.2
@@ -240,7 +241,7 @@ class MethodConfig(Section):
     lambda_match: Weight = 1.0
     """Weight of what the weak view's prediction teaches the strong view (cps: one network the other)."""
     threshold: Share = 0.95
-    """Predictions at least this confident are pseudo-labels (mean_teacher: their share is a weight; cps: not used)."""
+    """Predictions at least this confident are pseudo-labels; their share weighs an imitation. cps: not used."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
     """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
     match_loss: Literal["squared", "labels"] = "squared"

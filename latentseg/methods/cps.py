@@ -7,9 +7,10 @@ import torch
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
-from latentseg.losses import cross_entropy, probabilities
+from latentseg.losses import probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.pseudo import Lesson, PseudoLabels
+from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.views import CutMix, generator, on_grid, strong_views
 
 BOX_AREA = (0.25, 0.5)
@@ -31,9 +32,8 @@ class CrossPseudoSupervision(Method):
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield both networks' labelled parts, then what each learns from the other."""
         names = ("segmenter", "peer")
-        for name in names:
-            loss = cross_entropy(nets[name](batch.images).semantic, batch.targets)
-            yield Losses(name, {"ce" if name == "segmenter" else "ce_2": Term(1.0, loss)})
+        for name, term in zip(names, ("ce", "ce_2"), strict=True):
+            yield supervised_losses(nets, batch, name, term)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), self.config.grid == "pixels"

@@ -8,9 +8,10 @@ from torch import Tensor
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
-from latentseg.losses import cross_entropy, probabilities, squared_difference
+from latentseg.losses import probabilities, squared_difference
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.pseudo import Lesson, PseudoLabels
+from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.teacher import follow
 from latentseg.methods.views import CutMix, generator, on_grid, strong_views
 
@@ -36,8 +37,7 @@ class MeanTeacher(Method):
         """Yield the labelled and the unlabelled part of a step."""
         config, segmenter, teacher = self.config, nets["segmenter"], nets["teacher"]
         follow(teacher, segmenter, config.teacher_decay, step)
-        logits = segmenter(batch.images).semantic
-        yield Losses("segmenter", {"ce": Term(1.0, cross_entropy(logits, batch.targets))})
+        yield supervised_losses(nets, batch)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), config.grid == "pixels"

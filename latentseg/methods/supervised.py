@@ -14,5 +14,17 @@ class Supervised(Method):
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the one loss of a step."""
-        logits = nets["segmenter"](batch.images).semantic
-        yield Losses("segmenter", {"ce": Term(1.0, cross_entropy(logits, batch.targets))})
+        yield supervised_losses(nets, batch)
+
+
+def supervised_losses(nets: Networks, batch: Batch, network: str = "segmenter", term: str = "ce") -> Losses:
+    """The labelled part of a step in every method without a second branch: Eq. 4 for one network.
+
+    Args:
+        nets: The networks.
+        batch: Its labelled images.
+        network: Name of the one that learns.
+        term: Name of the term.
+    """
+    loss = cross_entropy(nets[network](batch.images).semantic, batch.targets)
+    return Losses(network, {term: Term(1.0, loss)})

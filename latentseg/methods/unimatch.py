@@ -7,9 +7,10 @@ from torch import Tensor
 
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.losses import cross_entropy, probabilities
+from latentseg.losses import probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.pseudo import Lesson, PseudoLabels
+from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.views import CutMix, drop_channels, generator, on_grid, strong_views
 
 DROPPED = 0.5
@@ -30,8 +31,7 @@ class UniMatch(Method):
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled part, the perturbed features' part and each strong view's part of a step."""
         config, segmenter = self.config, nets["segmenter"]
-        logits = segmenter(batch.images).semantic
-        yield Losses("segmenter", {"ce": Term(1.0, cross_entropy(logits, batch.targets))})
+        yield supervised_losses(nets, batch)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), config.grid == "pixels"
