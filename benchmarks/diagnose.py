@@ -29,6 +29,7 @@ from latentseg.methods.latent import Latent
 from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
 from latentseg.optim import decay
+from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.training import build_state, set_up, training_step
 
@@ -99,7 +100,8 @@ def diagnose(config: Config, every: int, images: int) -> list[dict[str, Any]]:
     state = build_state(config, dataset.classes, split)
     method = state.method
     assert isinstance(method, Latent)
-    fabric, nets, optimizers = set_up(config, state)
+    fabric = make_fabric(config)
+    nets, optimizers = set_up(fabric, state)
     rows = []
     for step, batch in batches(dataset, split, config, state.segmenter.mean):
         decay(optimizers, step / config.steps, config.optim.power)

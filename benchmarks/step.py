@@ -29,6 +29,7 @@ from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.methods import Networks
+from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.training import State, build_state, set_up, training_step
 
@@ -78,7 +79,8 @@ def measure_ratio(preset: str, rounds: int) -> dict[str, Any]:
         options = [f"method.lambda_lbl_adv={weights[0]}", f"method.lambda_ulbl_adv={weights[1]}"]
         config = load_config(preset, [*options, "method.ema_alpha=0.1", "method.consistency_start=0"])
         state = build_state(config, class_names(preset), Split([], []))
-        fabric, nets, optimizers = set_up(config, state)
+        fabric = make_fabric(config)
+        nets, optimizers = set_up(fabric, state)
         batch = random_batch(config, CLASSES[preset])
         with torch.no_grad():
             gradients = [torch.ones_like(logits) for logits in nets["segmenter"](batch.images)]
@@ -115,7 +117,8 @@ def measure_cache(rounds: int) -> dict[str, Any]:
                 dataset = open_dataset(config.data, remember=cache == "images")
                 split = draw_split(dataset, config.data, 0)
                 state = build_state(config, dataset.classes, split)
-                fabric, nets, optimizers = set_up(config, state)
+                fabric = make_fabric(config)
+                nets, optimizers = set_up(fabric, state)
                 began = time.process_time()
                 stores = cached_features(config, state.segmenter, dataset, split, True) if cache == "features" else None
                 if stores and name == "supervised":
@@ -148,7 +151,8 @@ def measure_voc(precision: str) -> dict[str, Any]:
     overrides = ["model.weights_kind=none", "method.consistency_start=0", "method.ema_alpha=0.001"]
     config = load_config("voc", [*overrides, f"precision={precision}"])
     state = build_state(config, class_names("voc"), Split([], []))
-    fabric, nets, optimizers = set_up(config, state)
+    fabric = make_fabric(config)
+    nets, optimizers = set_up(fabric, state)
     batch = random_batch(config, CLASSES["voc"])
     seconds, terms = [], {}
     for step in range(2):

@@ -49,10 +49,12 @@ def train(
     if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
         run, source = run or Path(source), str(Path(source) / "config.yaml")
     config = load_config(source, overrides or [])
+    from latentseg.parallel import is_first  # noqa: PLC0415
     from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
-    console.print(f"run folder: {result.folder}", markup=False, highlight=False)
+    if is_first():
+        console.print(f"run folder: {result.folder}", markup=False, highlight=False)
 
 
 @app.command()
@@ -64,8 +66,11 @@ def evaluate(
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
     from latentseg.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+    from latentseg.parallel import is_first  # noqa: PLC0415
 
-    console.print(run_evaluation(run, split, checkpoint, overrides or []).table())
+    evaluation = run_evaluation(run, split, checkpoint, overrides or [])
+    if is_first():
+        console.print(evaluation.table())
 
 
 @app.command()

@@ -351,6 +351,10 @@ class Config(Section):
     """Images in a labelled batch, over all processes; the unlabelled batch has as many."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
+    devices: Positive = 1
+    """Processes on this machine, one per GPU or several on a CPU; they share the batch. Under torchrun what it says."""
+    num_nodes: Positive = 1
+    """Machines, each with that many processes, started by torchrun or SLURM."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     """Number format of Lightning Fabric."""
     workers: Natural = 0

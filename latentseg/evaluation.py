@@ -16,23 +16,28 @@ from latentseg.errors import UserError
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
+from latentseg.parallel import make_fabric, rank, whole, world
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
 
 
 def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], inference: InferenceConfig) -> Scores:
-    """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode."""
+    """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode.
+
+    Several processes take an image each in turn; all return the scores of all images.
+    """
     segmenter.eval()
     num_classes = len(dataset.classes)
     device = next(segmenter.parameters()).device
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    for item in track(items, "scoring"):
+    own = items[rank() :: world()]
+    for item in track(own, "scoring") if rank() == 0 else own:
         targets = torch.from_numpy(dataset.read_targets(item, resized=False))
         image = to_tensor(dataset.read_image(item), device)
         size = (int(targets.shape[0]), int(targets.shape[1]))
         preds = predict_probs(segmenter, image, inference, size).semantic.argmax(1)[0].cpu()
         matrix += confusion_matrix(preds, targets, num_classes)
-    return scores(matrix, inference.miou_over)
+    return scores(whole(matrix.to(device)).cpu(), inference.miou_over)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def evaluate(
         run: The run folder.
         split: val, test, holdout or train.
         checkpoint: last, or best (by the validation during training).
-        overrides: `key=value` for data.root, device, threads or inference.*.
+        overrides: `key=value` for data.root, device, devices, num_nodes, threads or inference.*.
 
     Raises:
         UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
@@ -88,10 +93,12 @@ def evaluate(
         )
     items = dataset.items(split)
     segmenter, step = load_segmenter(opened, checkpoint)
+    make_fabric(opened.config).launch()
     began = time.perf_counter()
     result = score_items(segmenter, dataset, items, opened.config.inference)
     seconds = round(time.perf_counter() - began, 1)
     evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
-    path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
-    write_atomically(path, evaluation.to_json().encode())
+    if rank() == 0:
+        path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
+        write_atomically(path, evaluation.to_json().encode())
     return evaluation

@@ -14,6 +14,7 @@ from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
 from latentseg.methods import second_branch
 from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.parallel import choose_device
 from latentseg.runs import Run
 
 
@@ -48,22 +49,6 @@ def load_segmenter(run: Run, checkpoint: str = "last") -> tuple[Segmenter, int]:
     segmenter = build_segmenter(run.config.model, num_classes, branch, pretrained=False)
     load_module("segmenter", segmenter, run.checkpoints.read(entry))
     return segmenter.to(choose_device(run.config.device)).eval(), entry.step
-
-
-def choose_device(name: str) -> torch.device:
-    """The named device; `auto` takes the best one here.
-
-    Raises:
-        UserError: This machine has no such device, or PyTorch cannot use it.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name != "auto":
-        if not present[name]:
-            raise UserError(f"device={name}: PyTorch finds none on this machine; take device=auto or device=cpu")
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:

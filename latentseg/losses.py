@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) 
     """
     log_probs = _log_softmax(_per_pixel(_at_least_float32(logits)))
     total = F.nll_loss(log_probs, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / ((targets != IGNORE_INDEX).sum() if count is None else count).clamp(min=1)
+    return _over(total, (targets != IGNORE_INDEX).sum() if count is None else count)
 
 
 def latent_joint(latent_probs: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,9 @@ def symmetric_divergence(
     return _mean(per_pixel.view(len(logits), *logits.shape[2:]), valid, count)
 
 
-def squared_difference(probs: Tensor, target_probs: Tensor, valid: Tensor | None = None) -> Tensor:
+def squared_difference(
+    probs: Tensor, target_probs: Tensor, valid: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     """Squared difference of class probabilities, summed over the classes, as a mean over pixels.
 
     French et al., arXiv:1906.01916, section 3.1. No gradient reaches the target.
@@ -172,9 +174,10 @@ def squared_difference(probs: Tensor, target_probs: Tensor, valid: Tensor | None
         probs: Of the student, shape (N, C, H, W).
         target_probs: Of the teacher, of the same shape.
         valid: Pixels that count, shape (N, H, W), bool; all if None.
+        count: What the sum is divided by; the number of valid pixels if None.
     """
     difference = _at_least_float32(probs) - _at_least_float32(target_probs).detach()
-    return _mean(difference.square().sum(1), valid, None)
+    return _mean(difference.square().sum(1), valid, count)
 
 
 def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:
@@ -204,9 +207,13 @@ def _log_softmax(rows: Tensor) -> Tensor:
 def _mean(values: Tensor, valid: Tensor | None, count: Tensor | None) -> Tensor:
     """Mean of values (N, H, W) over the valid ones; values at other pixels, NaN too, change nothing."""
     if valid is None:
-        return values.mean() if count is None else values.sum() / count.clamp(min=1)
-    total = values.where(valid, 0).sum()
-    return total / (valid.sum() if count is None else count).clamp(min=1)
+        return values.mean() if count is None else _over(values.sum(), count)
+    return _over(values.where(valid, 0).sum(), valid.sum() if count is None else count)
+
+
+def _over(total: Tensor, count: Tensor) -> Tensor:
+    """A sum over a number of pixels; where there is none the sum is 0 and stays it."""
+    return total / count.where(count > 0, 1).to(total.dtype)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -42,8 +42,17 @@ class _Lines:
 
 
 @contextmanager
-def track_steps(steps: int, start: int) -> Iterator[Callable[[int, dict[str, float], float], None]]:
-    """Show training steps. Yields `show(done, losses by name, images per second)`."""
+def track_steps(steps: int, start: int, shown: bool = True) -> Iterator[Callable[[int, dict[str, float], float], None]]:
+    """Show training steps. Yields `show(done, losses by name, images per second)`.
+
+    Args:
+        steps: Of the run.
+        start: Steps done before.
+        shown: False shows nothing: one of several processes speaks for all.
+    """
+    if not shown:
+        yield lambda _done, _figures, _rate: None
+        return
     lines = _Lines(start)
     with _bar("training") as bar:
         task = bar.add_task("training", total=steps, completed=start, figures="")

@@ -35,8 +35,8 @@ from latentseg.presets import differences, dump_config, load_config
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
-RUNTIME = ("device", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder")
-"""Options that may differ when a run is resumed: they do not change its result."""
+RUNTIME = ("device", "devices", "num_nodes", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder")
+"""Options that may differ when a run is resumed: they do not change its result, or its last bits only (devices)."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
 
     Args:
         folder: The run folder.
-        overrides: `key=value` for this use only: data.root, device, threads and inference.*.
+        overrides: `key=value` for this use only: data.root, device, devices, num_nodes, threads and inference.*. The
+            number of processes is not that of the training, but 1 unless named here.
 
     Raises:
         UserError: There is no run, or an override would change what was trained.
@@ -151,12 +152,12 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run folder (no config.yaml in it)")
-    allowed = ("data.root", "device", "threads", "precision", "inference.*")
+    allowed = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
     for override in overrides:
         key = override.partition("=")[0]
         if key.strip() not in allowed and not key.startswith("inference."):
             raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
-    config = load_config(folder / "config.yaml", overrides)
+    config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides])
     try:
         entries = json.loads((folder / "classes.json").read_text())
         names = tuple(str(entry["name"]) for entry in entries)

@@ -3,13 +3,16 @@
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from latentseg.caching import cached_features
@@ -20,19 +23,19 @@ from latentseg.checkpoints import (
     optimizer_tensors,
 )
 from latentseg.config import Config
-from latentseg.data.batches import Batch, batch_notes, batches
+from latentseg.data.batches import Batch, Part, batch_notes, batches
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.hidden import HiddenTruth
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
-from latentseg.inference import choose_device
 from latentseg.locks import hold
 from latentseg.methods import Losses, Method, Networks, build_method, describe, second_branch
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
+from latentseg.parallel import average, from_first, is_first, make_fabric, peers_named, rank, world
 from latentseg.progress import track_steps
 from latentseg.runs import LOCK, Log, Run, check_run_folder, create_run, free_path, make_folder
 
@@ -85,9 +88,16 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     """
     if resume and not run:
         raise UserError("nothing to resume: name the run folder with --run")
-    choose_device(config.device)
+    processes = config.devices * config.num_nodes
+    if config.batch_size % processes:
+        raise UserError(
+            f"batch_size={config.batch_size} cannot be divided among {processes} processes (devices={config.devices}, "
+            f"num_nodes={config.num_nodes}): take a multiple of {processes}"
+        )
+    fabric = make_fabric(config)
     folder = Path(run) if run else free_path(Path("runs") / f"{config.data.kind}-{config.method.name}-s{config.seed}")
-    check_run_folder(folder, config, resume)
+    if is_first():
+        check_run_folder(folder, config, resume)
     if config.threads:
         torch.set_num_threads(config.threads)
     dataset = open_dataset(config.data, remember=config.cache == "images")
@@ -95,21 +105,31 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     held_out = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
     torch.manual_seed(config.seed)
     state = build_state(config, dataset.classes, split)
-    notes = check_data(dataset, split, held_out, config.data.check)
-    for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
-        console.print(f"note: {note}", style="yellow", markup=False)
-    make_folder(folder)
-    with hold(folder / LOCK, f"the run {folder}"):
-        run_folder = create_run(folder, config, dataset, split)
-        entry = run_folder.checkpoints.last() if resume else None
-        start = entry.step if entry else 0
-        console.print(
-            f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
-            f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}",
-            markup=False,
-            highlight=False,
-        )
-        _fit(config, state, dataset, split, held_out, run_folder, start)
+    if is_first():
+        notes = check_data(dataset, split, held_out, config.data.check)
+        for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
+            console.print(f"note: {note}", style="yellow", markup=False)
+    fabric.launch()
+    with ExitStack() as stack:
+
+        def begin() -> tuple[Run, int]:
+            make_folder(folder)
+            stack.enter_context(hold(folder / LOCK, f"the run {folder}"))
+            run_folder = create_run(folder, config, dataset, split)
+            entry = run_folder.checkpoints.last() if resume else None
+            start = entry.step if entry else 0
+            several = f", {processes} processes" if processes > 1 else ""
+            console.print(
+                f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
+                f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}{several}",
+                markup=False,
+                highlight=False,
+            )
+            return run_folder, start
+
+        run_folder, start = from_first(begin)
+        with peers_named():
+            _fit(fabric, config, state, dataset, split, held_out, run_folder, start)
     return run_folder
 
 
@@ -141,20 +161,25 @@ def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
 
 
 def _resume(state: State, run: Run) -> None:
-    entry = run.checkpoints.last()
-    run.checkpoints.drop_later_best(entry.step if entry else 0)
-    if entry:
-        state.load(run.checkpoints.read(entry))
+    """Take up the last checkpoint, which process 0 reads for all; without one, all start from its weights."""
+
+    def tensors() -> dict[str, Tensor] | None:
+        entry = run.checkpoints.last()
+        run.checkpoints.drop_later_best(entry.step if entry else 0)
+        if entry:
+            return run.checkpoints.read(entry)
+        return {name: value.cpu() for name, value in state.tensors().items()} if world() > 1 else None
+
+    found = from_first(tensors)
+    if found is not None:
+        state.load(found)
 
 
-def make_fabric(config: Config) -> Fabric:
-    """The engine: device and number format."""
-    return Fabric(accelerator=choose_device(config.device).type, devices=1, precision=config.precision)
-
-
-def set_up(config: Config, state: State) -> tuple[Fabric, Networks, dict[str, Optimizer]]:
+def set_up(fabric: Fabric, state: State) -> tuple[Networks, dict[str, Optimizer]]:
     """Put networks, optimisers and method on the device and in their number format, ready to train."""
-    fabric = make_fabric(config)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        for name, module in state.networks.items():
+            state.networks[name] = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     nets = Networks()
     optimizers: dict[str, Optimizer] = {}
     for name, module in state.networks.items():
@@ -164,7 +189,7 @@ def set_up(config: Config, state: State) -> tuple[Fabric, Networks, dict[str, Op
             nets[name] = fabric.setup_module(module)
     state.method.to(fabric.device)
     nets.train()
-    return fabric, nets, optimizers
+    return nets, optimizers
 
 
 def training_step(
@@ -177,8 +202,10 @@ def training_step(
 ) -> dict[str, Tensor]:
     """One step: every part of the method goes backward as it comes, then each optimiser acts once.
 
+    With several processes the gradients are averaged over them first.
+
     Returns:
-        The value of each term, by name, without its weight.
+        The value of each term, by name, without its weight; its mean over the processes is that of the whole batch.
 
     Raises:
         UserError: A term is not finite; it is named.
@@ -190,8 +217,18 @@ def training_step(
         fabric.backward(total(losses, step))
         values |= {name: term.value.detach() for name, term in losses.terms.items()}
     for optimizer in optimizers.values():
+        learned = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        average(parameter.grad for parameter in learned if parameter.grad is not None)
         optimizer.step()
+    if world() > 1:
+        average(_running_statistics(nets))
     return values
+
+
+def _running_statistics(nets: Networks) -> list[Tensor]:
+    """What BatchNorm has gathered of each process's own images; SyncBatchNorm has gathered it of all."""
+    norms = [module for module in nets.modules() if isinstance(module, _BatchNorm) and module.training]
+    return [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
 
 
 def total(losses: Losses, step: int) -> Tensor:
@@ -210,46 +247,60 @@ def total(losses: Losses, step: int) -> Tensor:
 
 
 def _fit(
-    config: Config, state: State, dataset: Dataset, split: Split, held_out: list[Item], run: Run, start: int
+    fabric: Fabric,
+    config: Config,
+    state: State,
+    dataset: Dataset,
+    split: Split,
+    held_out: list[Item],
+    run: Run,
+    start: int,
 ) -> None:
     """Run the steps from `start`; log, validate and save on the way."""
-    fabric, nets, optimizers = set_up(config, state)
-    method = state.method
+    nets, optimizers = set_up(fabric, state)
+    method, part = state.method, Part(rank(), world())
     _resume(state, run)  # only now have the tensors their number format
     reads = method.uses_unlabeled
     cached = config.cache == "features"
     stores = cached_features(config, state.segmenter, dataset, split, reads) if cached else None
-    stream = batches(dataset, split, config, state.segmenter.mean, start, reads, stores)
-    hidden = HiddenTruth(dataset, split, config, stores)
-    log = Log(run.folder, start)
+    stream = batches(dataset, split, config, state.segmenter.mean, start, reads, stores, part)
+    hidden = HiddenTruth(dataset, split, config, stores, part)
+    log = Log(run.folder, start) if part.rank == 0 else None
     clock, images = time.perf_counter(), 0
-    with track_steps(config.steps, start) as show:
+    with track_steps(config.steps, start, log is not None) as show:
         for step, batch in stream:
             decay(optimizers, step / config.steps, config.optim.power)
             terms = training_step(fabric, method, nets, optimizers, batch.to(fabric.device), step)
-            images += len(batch)
+            images += len(batch) * part.world
             done, ends = step + 1, step + 1 == config.steps
             if done % config.log_every == 0 or ends:
+                average(terms.values())
                 figures = {name: float(value) for name, value in terms.items()}
                 if method.lesson is not None:
                     figures |= describe(method.lesson, hidden.targets(step))
                 seconds = time.perf_counter() - clock
                 rate = images / seconds
                 speed = {"seconds": round(seconds, 3), "images_per_second": round(rate, 2)}
-                log.write(done, figures | method.summary() | speed)
+                if log:
+                    log.write(done, figures | method.summary() | speed)
                 show(done, figures, rate)
                 clock, images = time.perf_counter(), 0
             if held_out and (ends or (config.validate_every and done % config.validate_every == 0)):
                 _validate(config, state, dataset, held_out, run, log, done)
                 nets.train()
-            if done % config.checkpoint_every == 0 or ends:
+            if log and (done % config.checkpoint_every == 0 or ends):
                 run.checkpoints.save(done, _finite(state.tensors(), done))
-    log.close()
+    if log:
+        log.close()
 
 
-def _validate(config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log, step: int) -> None:
-    """Score the held-out images and keep the weights if they are the best so far."""
+def _validate(
+    config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log | None, step: int
+) -> None:
+    """Score the held-out images, a part of them on each process; keep the weights if they are the best so far."""
     result = score_items(state.segmenter, dataset, items, config.inference)
+    if log is None:
+        return
     names = ("miou", "iou", "pixel_accuracy")
     log.write(step, {f"{config.validate_split}_{name}": getattr(result, name) for name in names})
     console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.inference import _starts, choose_device, predict_probs, to_tensor
+from latentseg.inference import _starts, predict_probs, to_tensor
 from latentseg.models.segmenter import Output
+from latentseg.parallel import choose_device
 
 MEAN = (0.25, 0.5, 0.75)
 

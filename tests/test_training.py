@@ -26,9 +26,10 @@ from latentseg.losses import consistency
 from latentseg.methods import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
 from latentseg.optim import decay
+from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, Run, open_run, read_metrics
-from latentseg.training import build_state, make_fabric, total, train, training_step
+from latentseg.training import build_state, total, train, training_step
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
 TINY = [

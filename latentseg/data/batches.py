@@ -118,10 +118,24 @@ class Place(NamedTuple):
     number: int
 
 
-def places(config: Config, stream: int, items: list[Item], step: int) -> list[Place]:
-    """What a stream of these items shows at a step."""
+class Part(NamedTuple):
+    """The part of each batch that one of several processes takes: an equal number of images in a row."""
+
+    rank: int = 0
+    """Number of the process."""
+    world: int = 1
+    """Number of processes."""
+
+
+WHOLE = Part()
+"""The one process that takes all of each batch."""
+
+
+def places(config: Config, stream: int, items: list[Item], step: int, part: Part = WHOLE) -> list[Place]:
+    """What a stream of these items shows one process at a step."""
     drawn = indices(config.seed, stream, len(items), config.batch_size, step)
-    return [Place(items[index], epoch, index) for epoch, index in drawn]
+    own = config.batch_size // part.world
+    return [Place(items[index], epoch, index) for epoch, index in drawn[part.rank * own : (part.rank + 1) * own]]
 
 
 def view_at(config: Config, stream: int, place: Place, height: int, width: int) -> View:
@@ -133,9 +147,9 @@ def view_at(config: Config, stream: int, place: Place, height: int, width: int) 
     return draw_view(height, width, config.augment, rng)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of what is random within a step of the run with this seed, 63 bits."""
-    return int(np.random.default_rng([STEP, seed, step]).integers(2**63))
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of what is random within a step of the run with this seed, on one of its processes, 63 bits."""
+    return int(np.random.default_rng([STEP, seed, step, *[rank] * (rank > 0)]).integers(2**63))
 
 
 def fixed_view(item: Item, number: int, height: int, width: int, augment: AugmentConfig) -> View:
@@ -184,8 +198,10 @@ class StepDataset(TorchDataset[Batch]):
         mean: tuple[float, float, float],
         unlabeled: bool = True,
         stores: Stores | None = None,
+        part: Part = WHOLE,
     ) -> None:
         self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
+        self.part = part
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self.notes = batch_notes(split, config.batch_size, self.uses_unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
@@ -194,7 +210,7 @@ class StepDataset(TorchDataset[Batch]):
         return self.config.steps
 
     def __getitem__(self, step: int) -> Batch:
-        seed = step_seed(self.config.seed, step)
+        seed = step_seed(self.config.seed, step, self.part.rank)
         labeled = self._stream(LABELED, self.split.labeled, step)
         real = None
         if self.config.method.adversarial and self.config.discriminator.real_maps == "loader":
@@ -205,7 +221,7 @@ class StepDataset(TorchDataset[Batch]):
         return Batch(labeled.images, labeled.targets, unlabeled.images, unlabeled.valid, real, unlabeled.strong, seed)
 
     def _stream(self, stream: int, items: list[Item], step: int) -> Shown:
-        drawn = places(self.config, stream, items, step)
+        drawn = places(self.config, stream, items, step, self.part)
         if self.stores is not None:
             return self._stored(self.stores, stream, drawn)
         images, labels, valid, strong = zip(*(self._shown(stream, place) for place in drawn), strict=True)
@@ -267,6 +283,7 @@ def batches(
     start: int = 0,
     unlabeled: bool = True,
     stores: Stores | None = None,
+    part: Part = WHOLE,
 ) -> Iterator[tuple[int, Batch]]:
     """Step and batch, from step `start` to the last.
 
@@ -278,10 +295,11 @@ def batches(
         start: First step; the batches are those of a run that began at 0.
         unlabeled: Whether the method uses unlabelled images.
         stores: Features of the images; the encoder runs in training if None.
+        part: What this process takes of each batch.
     """
     steps = range(start, config.steps)
     loader = DataLoader(
-        StepDataset(dataset, split, config, mean, unlabeled, stores),
+        StepDataset(dataset, split, config, mean, unlabeled, stores, part),
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,

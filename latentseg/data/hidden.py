@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentseg.config import Config
-from latentseg.data.batches import UNLABELED, Place, Stores, places, view_at
+from latentseg.data.batches import UNLABELED, WHOLE, Part, Place, Stores, places, view_at
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.images import IGNORE_INDEX, ORIENTATION, UNREADABLE
 from latentseg.data.splits import Split
@@ -24,10 +24,13 @@ class HiddenTruth:
         split: Its unlabelled images are meant.
         config: Seed, batch size and views of the run.
         stores: Features that the run reads instead of images, if it does.
+        part: What this process takes of each batch.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, config: Config, stores: Stores | None = None) -> None:
-        self.dataset, self.config, self.stores = dataset, config, stores
+    def __init__(
+        self, dataset: Dataset, split: Split, config: Config, stores: Stores | None = None, part: Part = WHOLE
+    ) -> None:
+        self.dataset, self.config, self.stores, self.part = dataset, config, stores, part
         self._unlabeled = split.unlabeled
         self._known = {item.id: item for item in dataset.items("train") if item.has_labels}
 
@@ -38,7 +41,7 @@ class HiddenTruth:
         """
         if not self._unlabeled:
             return None
-        found = [self._view(place) for place in places(self.config, UNLABELED, self._unlabeled, step)]
+        found = [self._view(place) for place in places(self.config, UNLABELED, self._unlabeled, step, self.part)]
         if all(ids is None for ids in found):
             return None
         unknown = torch.full(self.config.augment.crop, IGNORE_INDEX)

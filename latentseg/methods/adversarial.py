@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from latentseg.data.batches import Batch
 from latentseg.losses import IGNORE_INDEX, real_or_fake
 from latentseg.methods.base import Losses, Networks, Term
+from latentseg.parallel import share
 
 
 class Adversary:
@@ -41,7 +42,7 @@ class Adversary:
         self.see(probs, valid)
         if weight == 0:
             return {}
-        return {name: Term(weight, real_or_fake(self.verdict(probs), real=True, valid=valid))}
+        return {name: Term(weight, real_or_fake(self.verdict(probs), True, valid, share(valid)))}
 
     def verdict(self, probs: Tensor) -> Tensor:
         """Logits (N, 1, H, W) for a map; the gradient goes through to the segmenter."""
@@ -64,8 +65,8 @@ class Adversary:
         real = self._discriminator(truth.permute(0, 3, 1, 2).to(maps.dtype))
         fake = self._discriminator(maps)
         terms = {
-            "real": Term(0.5, real_or_fake(real, real=True, valid=valid)),
-            "fake": Term(0.5, real_or_fake(fake, real=False, valid=shown)),
+            "real": Term(0.5, real_or_fake(real, True, valid, share(valid))),
+            "fake": Term(0.5, real_or_fake(fake, False, shown, share(shown))),
         }
         return Losses("discriminator", terms)
 

@@ -10,6 +10,7 @@ from latentseg.data.batches import Batch
 from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, real_or_fake
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.parallel import share
 
 
 class AdvSemiSeg(Method):
@@ -33,10 +34,11 @@ class AdvSemiSeg(Method):
         teaches = config.lambda_self > 0 and step >= self.start
 
         def labeled(adversary: Adversary, semantic: Tensor, _latent: None) -> Losses:
-            terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
+            known = targets != IGNORE_INDEX
+            terms = {"ce": Term(1.0, cross_entropy(semantic, targets, share(known)))}
             if adversary.on:
                 probs = probabilities(semantic)
-                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, targets != IGNORE_INDEX)
+                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, known)
             return Losses("segmenter", terms)
 
         def unlabeled(adversary: Adversary, semantic: Tensor, _latent: None) -> Losses:
@@ -45,9 +47,10 @@ class AdvSemiSeg(Method):
             verdict = adversary.verdict(probs)  # one judgement for both terms
             terms: dict[str, Term] = {}
             if config.lambda_ulbl_adv > 0:
-                terms["adv_u"] = Term(config.lambda_ulbl_adv, real_or_fake(verdict, real=True, valid=shown))
+                terms["adv_u"] = Term(config.lambda_ulbl_adv, real_or_fake(verdict, True, shown, share(shown)))
             if teaches:
-                loss = cross_entropy(semantic, self._pseudo_labels(probs, verdict, shown))
+                labels = self._pseudo_labels(probs, verdict, shown)
+                loss = cross_entropy(semantic, labels, share(labels != IGNORE_INDEX))
                 terms["self"] = Term(config.lambda_self, loss)
             return Losses("segmenter", terms)
 

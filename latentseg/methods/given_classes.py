@@ -12,6 +12,7 @@ from latentseg.losses import IGNORE_INDEX, cross_entropy, latent_joint, probabil
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.latent import effective, unlabeled_losses
+from latentseg.parallel import share, whole
 
 
 class GivenClasses(Method):
@@ -47,13 +48,15 @@ class GivenClasses(Method):
         def labeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:
             with torch.no_grad():  # Eq. 8
                 counts, _ = latent_joint(probabilities(latent), targets, semantic.shape[1])
-                self.cooccurrence.lerp_(counts.to(self.cooccurrence.dtype), self.alpha)
-            terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
+                self.cooccurrence.lerp_(whole(counts).to(self.cooccurrence.dtype), self.alpha)
+            known = targets != IGNORE_INDEX
+            count = share(known)
+            terms = {"ce": Term(1.0, cross_entropy(semantic, targets, count))}
             if config.lambda_latent > 0:
-                terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, self.group_of[targets]))
+                terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, self.group_of[targets], count))
             if adversary.on:
                 probs = probabilities(semantic)
-                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, targets != IGNORE_INDEX)
+                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, known)
             return Losses("segmenter", terms)
 
         def unlabeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:

@@ -20,6 +20,7 @@ from latentseg.losses import (
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.views import on_grid
+from latentseg.parallel import share, whole
 
 
 class Latent(Method):
@@ -85,15 +86,16 @@ def labeled_losses(
         cooccurrence: M, shape (C, L); changed in place.
         alpha: Rate of the moving average.
     """
-    counts, pixels = latent_joint(probabilities(latent), targets, semantic.shape[1])
+    counts, pixels = (whole(sums) for sums in latent_joint(probabilities(latent), targets, semantic.shape[1]))
+    labeled = targets != IGNORE_INDEX
     with torch.no_grad():
         cooccurrence.lerp_(counts.detach().to(cooccurrence.dtype), alpha)
-    terms = {"ce": Term(1.0, cross_entropy(semantic, targets))}
+    terms = {"ce": Term(1.0, cross_entropy(semantic, targets, share(labeled)))}
     if config.lambda_latent > 0:
         terms["latent"] = Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))
     if adversary.on:
         probs = probabilities(semantic)
-        terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, targets != IGNORE_INDEX)
+        terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, labeled)
     return Losses("segmenter", terms)
 
 
@@ -123,7 +125,8 @@ def unlabeled_losses(
         mapped = semantic_to_latent(probs, latent_given_class(cooccurrence))
         gradient = config.consistency_gradient
         latent_probs = probabilities(latent.detach() if gradient == "semantic" else latent)
-        loss = consistency(latent_probs, mapped, valid=on_grid(valid, semantic), gradient=gradient)
+        shown = on_grid(valid, semantic)
+        loss = consistency(latent_probs, mapped, shown, share(shown), gradient)
         terms["cons"] = Term(config.lambda_cons, loss)
     return Losses("segmenter", terms)
 

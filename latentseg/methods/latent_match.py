@@ -20,6 +20,7 @@ from latentseg.methods.mean_teacher import half_boxes, imitation
 from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.teacher import follow
 from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+from latentseg.parallel import share
 
 
 class LatentMatch(Method):
@@ -93,7 +94,7 @@ class LatentMatch(Method):
         probs = probabilities(student)
         if self.config.latent_target == "latent":
             probs = semantic_to_latent(probs, latent_given_class(self.cooccurrence))
-        return consistency(teaching, probs, valid=where, count=target.valid.sum())
+        return consistency(teaching, probs, valid=where, count=share(target.valid))
 
     def summary(self) -> dict[str, float]:
         """Effective latent classes at the paper's two thresholds."""

@@ -14,6 +14,7 @@ from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.teacher import follow
 from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+from latentseg.parallel import share
 
 BOX_AREA = (0.5, 0.5)
 """A box covers half of each image (arXiv:1906.01916, section 3.4)."""
@@ -69,5 +70,6 @@ def imitation(student: Tensor, probs: Tensor, target: PseudoLabels) -> Tensor:
         probs: The teacher's probabilities, mixed, of the same shape.
         target: The teacher's classes, mixed: which pixels are valid, and which confident.
     """
-    sure = target.accepted.sum(dtype=probs.dtype) / target.valid.sum().clamp(min=1)
-    return sure * squared_difference(probabilities(student), probs, target.valid)
+    accepted, valid = share(target.accepted), share(target.valid)
+    sure = accepted.to(probs.dtype) / valid.where(valid > 0, 1)
+    return sure * squared_difference(probabilities(student), probs, target.valid, valid)

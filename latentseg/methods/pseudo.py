@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.views import CutMix
+from latentseg.parallel import share
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PseudoLabels:
 
         FixMatch (arXiv:2001.07685, Eq. 4) in UniMatch's form: rejected pixels count as 0.
         """
-        return cross_entropy(logits, self.classes.where(self.accepted, IGNORE_INDEX), count=self.valid.sum())
+        return cross_entropy(logits, self.classes.where(self.accepted, IGNORE_INDEX), count=share(self.valid))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
-from latentseg.losses import cross_entropy
+from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.parallel import share
 
 
 class Supervised(Method):
@@ -26,5 +27,6 @@ def supervised_losses(nets: Networks, batch: Batch, network: str = "segmenter", 
         network: Name of the one that learns.
         term: Name of the term.
     """
-    loss = cross_entropy(nets[network](batch.images).semantic, batch.targets)
+    logits = nets[network](batch.images).semantic
+    loss = cross_entropy(logits, batch.targets, share(batch.targets != IGNORE_INDEX))
     return Losses(network, {term: Term(1.0, loss)})

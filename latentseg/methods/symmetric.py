@@ -10,6 +10,7 @@ from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, symmetr
 from latentseg.methods.adversarial import Adversary, alternate
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.views import on_grid
+from latentseg.parallel import share
 
 
 class Symmetric(Method):
@@ -35,9 +36,12 @@ class Symmetric(Method):
         consistent = config.lambda_cons > 0 and step >= self.start
 
         def labeled(adversary: Adversary, first: Tensor, second: Tensor) -> Losses:
-            terms = {"ce": Term(1.0, cross_entropy(first, targets)), "ce_2": Term(1.0, cross_entropy(second, targets))}
+            known = targets != IGNORE_INDEX
+            count = share(known)
+            pairs = (("ce", first), ("ce_2", second))
+            terms = {name: Term(1.0, cross_entropy(logits, targets, count)) for name, logits in pairs}
             for name, logits in (("adv", first), ("adv_2", second)) if adversary.on else ():
-                terms |= adversary.judge(name, config.lambda_lbl_adv, probabilities(logits), targets != IGNORE_INDEX)
+                terms |= adversary.judge(name, config.lambda_lbl_adv, probabilities(logits), known)
             return Losses("segmenter", terms)
 
         def unlabeled(adversary: Adversary, first: Tensor, second: Tensor) -> Losses:
@@ -45,7 +49,8 @@ class Symmetric(Method):
             for name, logits in (("adv_u", first), ("adv_u_2", second)) if adversary.on else ():
                 terms |= adversary.judge(name, config.lambda_ulbl_adv, probabilities(logits), shown)
             if consistent:
-                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid=on_grid(shown, first)))
+                valid = on_grid(shown, first)
+                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid, share(valid)))
             return Losses("segmenter", terms)
 
         needed = consistent or config.lambda_ulbl_adv > 0

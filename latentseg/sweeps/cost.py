@@ -21,6 +21,7 @@ from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
+from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, duration, threads_each
 from latentseg.training import build_state, set_up, training_step
@@ -88,7 +89,8 @@ def measure(cell: Cell, sweep: Sweep, threads: int) -> Cost:
 def _time_steps(config: Config, dataset: Dataset, split: Split, began: int) -> tuple[list[float], float]:
     """Seconds per step before and after the consistency begins, and per image for its features."""
     state = build_state(config, dataset.classes, split)
-    fabric, nets, optimizers = set_up(config, state)
+    fabric = make_fabric(config)
+    nets, optimizers = set_up(fabric, state)
     reads, stores, features = state.method.uses_unlabeled, None, 0.0
     if config.cache == "features":
         clock = time.perf_counter()
@@ -110,7 +112,7 @@ def _time_steps(config: Config, dataset: Dataset, split: Split, began: int) -> t
 
 def _time_scoring(config: Config, sweep: Sweep, dataset: Dataset) -> float:
     state = build_state(config, dataset.classes, draw_split(dataset, config.data, config.seed))
-    set_up(config, state)
+    set_up(make_fabric(config), state)
     splits = [split for split in dict.fromkeys((config.validate_split, *sweep.splits)) if dataset.has(split)]
     items = dataset.items(splits[0])[:IMAGES] if splits else []
     clock = time.perf_counter()
