@@ -9,7 +9,8 @@ tuned on other draws of the labelled images (seeds 10 to 12; animals on held-out
 seeds 0 to 4 (docs/results.md says where reported seeds had a part in it).
 Figures of a cell go to benchmarks/match_SET.json as it ends; cells that are there are skipped. At the
 end it prints the table, and ours against each other row by seed. `--trained` has three rows with the encoder trained
-along, on images in memory and new views each epoch.
+along, on images in memory and new views each epoch. `--long` has the rows with three times the steps, in
+benchmarks/match_SET_long.json.
 """
 
 import argparse
@@ -32,12 +33,13 @@ SETS = {
 
 TRAINED = ["cache=images", "model.frozen=false", "augment.views=null", "augment.labeled_views=null"]
 TRAINED += [f"rows=[supervised,fixmatch,{OURS}]"]
+LONG = ["steps=1800", f"rows=[supervised,mean_teacher,{OURS},latent,fixmatch,unimatch,all labels]"]
 
 
-def sweeps(name: str, overrides: list[str], seeds: list[int], trained: bool) -> list[Sweep]:
+def sweeps(name: str, overrides: list[str], seeds: list[int], trained: bool, long: bool) -> list[Sweep]:
     """The sweep of a set, seed by seed, so that a stopped benchmark leaves whole comparisons."""
     source, own, _ = SETS[name]
-    along = TRAINED if trained else []
+    along = (TRAINED if trained else []) + (LONG if long else [])
     return [read_sweep(source, [*own, *along, *overrides, f"grid.seed=[{seed}]"]) for seed in seeds]
 
 
@@ -66,10 +68,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--show", action="store_true", help="run nothing: collect what is done, print the tables")
     parser.add_argument("--trained", action="store_true", help="three rows with the encoder trained along, on images")
+    parser.add_argument("--long", action="store_true", help="three times the steps: 1,800")
     options = parser.parse_args()
-    path, splits = HERE / f"match_{options.name}.json", SETS[options.name][2]
+    path = HERE / f"match_{options.name}{'_long' * options.long}.json"
+    splits = SETS[options.name][2]
     options.run_root.parent.mkdir(parents=True, exist_ok=True)
-    for sweep in sweeps(options.name, options.overrides, options.seeds, options.trained):
+    for sweep in sweeps(options.name, options.overrides, options.seeds, options.trained, options.long):
         if options.show:
             collect(sweep, options.run_root, path)
         else:
