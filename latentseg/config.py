@@ -175,6 +175,8 @@ class ModelConfig(Section):
     """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
     batchnorm: Literal["follow", "frozen", "train"] = "follow"
     """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
+    pieces: Positive = 1
+    """Pieces in which the encoder takes a batch; each is computed again for its gradient: less memory, more time."""
     head: Literal["aspp", "light"] = "light"
     """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
     head_channels: Positive = 96

@@ -35,8 +35,8 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def config_of(devices: int, num_nodes: int) -> Config:
-    return load_config("scenes", [*OPTIONS, f"devices={devices}", f"num_nodes={num_nodes}"])
+def config_of(devices: int, num_nodes: int, *more: str) -> Config:
+    return load_config("scenes", [*OPTIONS, f"devices={devices}", f"num_nodes={num_nodes}", *more])
 
 
 def batch_at(step: int) -> Batch:

@@ -91,6 +91,13 @@ def test_a_wrong_sum_is_seen(
     assert largest_difference(alone, pair(fault, 0)) > 1e-9
 
 
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_a_batch_in_pieces_does_what_the_whole_one_does(pieces: int, alone: dict[str, Tensor]) -> None:
+    """Gradient accumulation for small GPUs: P_b and all means are still those of the whole batch."""
+    in_pieces = processes.steps(processes.config_of(1, 1, f"model.pieces={pieces}"), "right")
+    assert largest_difference(alone, in_pieces) < 1e-12
+
+
 @pytest.fixture
 def two_machines() -> Iterator[tuple[str, str]]:
     """Two network namespaces with a cable between them; names of the namespaces."""

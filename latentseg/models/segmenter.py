@@ -1,13 +1,15 @@
 """The segmenter: an encoder, and two heads of which one tells classes and one tells latent classes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from latentseg.config import ModelConfig
 from latentseg.errors import UserError
@@ -144,6 +146,7 @@ class Segmenter(nn.Module):
         self.num_latent = num_latent
         self.frozen = config.frozen
         self.batchnorm = config.batchnorm
+        self.pieces = config.pieces
         self.register_buffer("pixel_mean", torch.tensor(encoder.mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
         self.encoder = encoder
@@ -183,8 +186,30 @@ class Segmenter(nn.Module):
         """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
         images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps: list[Tensor] = self.encoder(images)
-        return maps
+            if self.pieces == 1 or not torch.is_grad_enabled():
+                maps: list[Tensor] = self.encoder(images)
+                return maps
+            parts = [
+                checkpoint(self.encoder, piece, use_reentrant=False, context_fn=self._contexts)
+                for piece in images.chunk(self.pieces)
+            ]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Around a piece's two forwards: BatchNorm counts its statistics in the first one alone."""
+        return nullcontext(), self._norms_as_they_are()
+
+    @contextmanager
+    def _norms_as_they_are(self) -> Iterator[None]:
+        norms = self._norms()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     def decode(self, features: Sequence[Tensor], size: tuple[int, int] | None) -> Output:
         """Logits at a size (height, width) in pixels, or on the heads' grid, from the maps that `encode` gave."""

@@ -18,7 +18,7 @@ from latentseg.models.segmenter import AsppHead, Fusion, Output, Segmenter, buil
 HALF = (0.5, 0.5, 0.5)
 
 
-def tiny(num_latent: int = 4, seed: int = 0, **options: str | bool) -> Segmenter:
+def tiny(num_latent: int = 4, seed: int = 0, **options: str | bool | int) -> Segmenter:
     config = ModelConfig.model_validate(
         {"encoder": "deeplab_resnet50", "weights_kind": "none", "head": "aspp", "head_channels": 8} | options
     )
@@ -257,3 +257,44 @@ def test_heads_that_do_not_fit_the_encoder() -> None:
     coarse = Encoder(Pyramid(), (1, 2, 3), (3, 3, 3), (8, 16, 32), HALF, HALF, align_corners=False)
     with pytest.raises(UserError, match=r"model\.head_stride=4.*8, 16, 32"):
         Segmenter(coarse, 3, 0, ModelConfig(head_stride=4))
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_pieces_give_the_gradient_of_the_whole_batch(pieces: int) -> None:
+    images = torch.rand(5, 3, 33, 33, dtype=torch.float64)
+    gradients, outputs = [], []
+    for number in (1, pieces):
+        segmenter = tiny(batchnorm="frozen", pieces=number).double()
+        output = segmenter(images)
+        loss = output.semantic.softmax(1).square().sum() + output.latent.softmax(1).sum(0).square().sum()
+        loss.backward()
+        gradients.append([p.grad for p in segmenter.parameters() if p.grad is not None])
+        outputs.append(output.semantic.detach())
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-12)
+    assert any(float(gradient.abs().max()) > 1e-3 for gradient in gradients[0])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_pieces_are_computed_again_and_count_once_in_batchnorm() -> None:
+    images = torch.rand(4, 3, 33, 33)
+    segmenter, plain = tiny(pieces=2), tiny()
+    runs: list[int] = []
+    segmenter.encoder.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0])))
+    segmenter(images).semantic.sum().backward()
+    assert runs == [2, 2, 2, 2]
+    for piece in images.chunk(2):
+        plain(piece)
+    for name, value in plain.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(dict(segmenter.named_buffers())[name], value)
+    assert {norm.momentum for norm in segmenter.modules() if isinstance(norm, nn.BatchNorm2d)} == {0.1}
+
+
+def test_without_gradient_there_are_no_pieces() -> None:
+    segmenter = tiny(pieces=2)
+    runs: list[int] = []
+    segmenter.encoder.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0])))
+    with torch.no_grad():
+        segmenter(torch.rand(4, 3, 33, 33))
+    assert runs == [4]
