@@ -13,18 +13,11 @@ from torch.nn import functional as F
 
 IGNORE_INDEX = 255
 """Target value of a pixel without a label."""
-SLOW_BELOW = 16
-"""Rows shorter than a vector register make PyTorch's softmax on the CPU five times slower than its logsumexp."""
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the classes: S_c or S_l from the logits of a branch, shape (N, K, H, W).
-
-    It keeps the memory order, where `logits.softmax(1)` copies channels-last maps.
-    """
-    rows = _per_pixel(_at_least_float32(logits))
-    probs = _log_softmax(rows).exp() if rows.shape[1] < SLOW_BELOW else rows.softmax(1)
-    return probs.view(len(logits), *logits.shape[2:], -1).movedim(-1, 1)
+    """Softmax over the classes: S_c or S_l from the logits of a branch, shape (N, K, H, W)."""
+    return _at_least_float32(logits).softmax(1)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
@@ -37,8 +30,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) 
         targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
         count: What the sum is divided by; the number of labelled pixels if None.
     """
-    log_probs = _log_softmax(_per_pixel(_at_least_float32(logits)))
-    total = F.nll_loss(log_probs, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+    total = F.cross_entropy(_at_least_float32(logits), targets, ignore_index=IGNORE_INDEX, reduction="sum")
     return _over(total, (targets != IGNORE_INDEX).sum() if count is None else count)
 
 
@@ -59,14 +51,15 @@ def latent_joint(latent_probs: Tensor, targets: Tensor, num_classes: int) -> tup
     Raises:
         ValueError: A target is neither a class nor 255.
     """
-    probs = _per_pixel(_at_least_float32(latent_probs))
-    labels = targets.flatten()
+    probs = _at_least_float32(latent_probs).flatten(2)
+    labels = targets.flatten(1)
     valid = labels != IGNORE_INDEX
-    if bool((valid & ((labels < 0) | (labels >= num_classes))).any()):
+    least, most = labels.where(valid, 0).aminmax()
+    if least < 0 or most >= num_classes:
         raise ValueError(f"targets hold values outside 0..{num_classes - 1} that are not {IGNORE_INDEX}")
-    one_hot = probs.new_zeros(len(labels), num_classes + 1)
+    one_hot = probs.new_zeros(len(labels), num_classes + 1, labels.shape[1])
     one_hot.scatter_(1, labels.where(valid, num_classes).unsqueeze(1), 1.0)
-    counts = one_hot[:, :num_classes].t() @ probs
+    counts = (one_hot[:, :num_classes] @ probs.mT).sum(0)
     return counts, valid.sum().to(probs.dtype)
 
 
@@ -114,9 +107,9 @@ def semantic_to_latent(probs: Tensor, latent_given_class: Tensor) -> Tensor:
     Returns:
         Shape (N, L, H, W).
     """
-    flat = _per_pixel(_at_least_float32(probs))
-    mapped = flat @ latent_given_class.to(flat.dtype)
-    return mapped.view(len(probs), *probs.shape[2:], -1).movedim(-1, 1)
+    flat = _at_least_float32(probs).flatten(2)
+    mapped = latent_given_class.to(flat.dtype).T @ flat
+    return mapped.view(len(probs), -1, *probs.shape[2:])
 
 
 def consistency(
@@ -142,7 +135,7 @@ def consistency(
     target = target.detach() if gradient == "semantic" else target
     prediction = prediction.detach() if gradient == "latent" else prediction
     log_prediction = prediction.clamp(min=1e-12).log()
-    return _mean(-torch.linalg.vecdot(target, log_prediction.to(target.dtype), dim=1), valid, count)
+    return _mean(-(target * log_prediction.to(target.dtype)).sum(1), valid, count)
 
 
 def symmetric_divergence(
@@ -158,9 +151,8 @@ def symmetric_divergence(
         valid: Pixels that show image and not padding, shape (N, H, W), bool; all if None.
         count: What the sum is divided by; the number of valid pixels if None.
     """
-    logs = [_log_softmax(_per_pixel(_at_least_float32(maps))) for maps in (logits, other_logits)]
-    per_pixel = torch.linalg.vecdot(logs[0].exp() - logs[1].exp(), logs[0] - logs[1], dim=1)
-    return _mean(per_pixel.view(len(logits), *logits.shape[2:]), valid, count)
+    one, other = (_at_least_float32(maps).log_softmax(1) for maps in (logits, other_logits))
+    return _mean(((one.exp() - other.exp()) * (one - other)).sum(1), valid, count)
 
 
 def squared_difference(
@@ -193,15 +185,6 @@ def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count:
     """
     verdict = _at_least_float32(logits).squeeze(1)
     return _mean(F.softplus(-verdict if real else verdict), valid, count)
-
-
-def _per_pixel(maps: Tensor) -> Tensor:
-    """Maps (N, K, H, W) as one row per pixel (N H W, K); no copy where they are channels-last."""
-    return maps.movedim(1, -1).flatten(0, -2)
-
-
-def _log_softmax(rows: Tensor) -> Tensor:
-    return rows - rows.logsumexp(1, keepdim=True) if rows.shape[1] < SLOW_BELOW else rows.log_softmax(1)
 
 
 def _mean(values: Tensor, valid: Tensor | None, count: Tensor | None) -> Tensor:

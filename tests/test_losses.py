@@ -56,7 +56,6 @@ def test_short_and_long_rows_give_the_same_softmax(classes: int) -> None:
     for given in (logits, logits.contiguous(memory_format=torch.channels_last)):
         probs = probabilities(given)
         torch.testing.assert_close(probs, logits.softmax(1), rtol=0, atol=1e-12)
-        assert probs.stride() == given.contiguous(memory_format=torch.channels_last).stride()
         expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=255)
         torch.testing.assert_close(cross_entropy(given, targets), expected, rtol=0, atol=1e-12)
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from latentseg.config import SMALLEST_JUDGED
 from latentseg.errors import UserError
+from latentseg.models.upsample import upsample
 
 
 class Discriminator(nn.Module):
@@ -54,4 +55,4 @@ class Discriminator(nn.Module):
                 f"{SMALLEST_JUDGED}x{SMALLEST_JUDGED}: enlarge augment.crop or lower discriminator.downscale"
             )
         logits: Tensor = self.layers(probs)
-        return functional.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+        return upsample(logits, (size[0], size[1]), self.align_corners)

@@ -15,6 +15,7 @@ from latentseg.config import ModelConfig
 from latentseg.errors import UserError
 from latentseg.features import Features
 from latentseg.models.encoders import Encoder, build_encoder
+from latentseg.models.upsample import upsample
 from latentseg.models.weights import load_weights
 
 Perturb = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -120,7 +121,7 @@ def _smooth(channels: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.GroupNorm(math.gcd(8, channels), channels), nn.ReLU())
 
 
-def _resize(x: Tensor, size: Sequence[int], grid: "Encoder | Fusion") -> Tensor:
+def _resize(x: Tensor, size: Sequence[int], grid: "Fusion") -> Tensor:
     """Bilinear, on the grid of the encoder: halving takes every second value, or the mean of each four."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -216,9 +217,9 @@ class Segmenter(nn.Module):
         semantic = self.semantic_head(features)
         latent = None if self.latent_head is None else self.latent_head(features)
         if size is None:
-            return Output(semantic, latent)
-        latent = None if latent is None else _resize(latent, size, self.encoder)
-        return Output(_resize(semantic, size, self.encoder), latent)
+            return Output(semantic.contiguous(), None if latent is None else latent.contiguous())
+        latent = None if latent is None else upsample(latent, size, self.align_corners)
+        return Output(upsample(semantic, size, self.align_corners), latent)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest size in pixels, at least the given one, that the encoder takes: 8k+1, 32k, or whole patches."""

@@ -14,6 +14,7 @@ from latentseg.features import Features
 from latentseg.models.encoders import Encoder
 from latentseg.models.resnet import STRIDES, DeepLabResNet
 from latentseg.models.segmenter import AsppHead, Fusion, Output, Segmenter, build_segmenter
+from latentseg.models.upsample import upsample
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -147,8 +148,32 @@ def test_upsampling_follows_the_encoder(align: bool) -> None:
     small = segmenter.semantic_head(maps)
     big = segmenter.decode(maps, (65, 65)).semantic
     expected = functional.interpolate(small, size=(65, 65), mode="bilinear", align_corners=align)
-    assert torch.equal(big, expected)
+    torch.testing.assert_close(big, expected, rtol=0, atol=1e-6)
+    assert big.is_contiguous()
     assert segmenter.align_corners is align
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("size", [(41, 33), (33, 24), (5, 4), (6, 9)])
+def test_upsampling_is_that_of_interpolate_and_so_is_its_gradient(align: bool, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    logits, weight = torch.randn(2, 3, 5, 4, dtype=torch.float64), torch.randn(2, 3, *size, dtype=torch.float64)
+    found = []
+    for resize in (upsample, lambda maps, to, align: functional.interpolate(maps, to, None, "bilinear", align)):
+        maps = logits.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+        big = resize(maps, size, align)
+        (weight * big).sum().backward()
+        assert maps.grad is not None
+        found.append((big.detach(), maps.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+
+
+def test_upsampling_of_half_precision_is_done_in_float32() -> None:
+    logits = torch.randn(1, 2, 3, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        big = upsample(logits, (9, 9), True)
+    assert big.dtype == torch.float32
+    torch.testing.assert_close(big, upsample(logits.float(), (9, 9), True), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("stride", "size"), [(4, 16), (8, 8)])
