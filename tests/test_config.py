@@ -23,6 +23,7 @@ from latentseg.presets import (
     preset_summaries,
     preset_text,
 )
+from latentseg.sweeps.files import read_sweep
 
 # Section 6 of the specification, and what the paper inherits from AdvSemiSeg (section 2).
 PAPER: dict[str, Any] = {
@@ -180,7 +181,9 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
     kinds = {name: load_config(name).data.kind for name in preset_names()}
     expected = {
         "animals": "voc",
+        "animals_match": "voc",
         "camvid": "folder",
+        "camvid_match": "folder",
         "cityscapes": "cityscapes",
         "cityscapes_match": "cityscapes",
         "cityscapes_match_dinov2": "cityscapes",
@@ -193,6 +196,14 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
     }
     assert kinds == expected
     assert preset_names() == list(expected)
+
+
+@pytest.mark.parametrize("name", ["camvid", "animals"])
+def test_laptop_match_presets_are_the_row_that_was_measured(name: str) -> None:
+    """Benchmarks/match.py --long, row latent_match."""
+    sweep = read_sweep(f"match_{name}", ["steps=1800", "rows=[latent_match]", "grid.seed=[0]"])
+    lines = differences(sweep.cells[0].config, load_config(f"{name}_match"))
+    assert {line.split(":")[0] for line in lines} == {"data.check", "discriminator.downscale", "discriminator.width"}
 
 
 def test_animals_maps_its_classes() -> None:
@@ -334,7 +345,7 @@ def test_missing_sources(tmp_path: Path) -> None:
         load_config("cityscape")
     with pytest.raises(UserError, match="neither a preset"):
         load_config(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="no preset mine; there are animals, camvid"):
+    with pytest.raises(UserError, match="no preset mine; there are animals, animals_match, camvid"):
         preset_text("mine")
 
 

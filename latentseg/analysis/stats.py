@@ -56,8 +56,8 @@ class Counts:
         classes = semantic.shape[1]
         targets = targets.to(semantic.device).long()
         ignored = targets == IGNORE_INDEX
-        known, _ = latent_joint(latent, targets, classes)
-        unknown, _ = latent_joint(latent, torch.where(ignored, 0, IGNORE_INDEX), 1)
+        known, _ = latent_joint(latent, targets[None], classes)
+        unknown, _ = latent_joint(latent, torch.where(ignored, 0, IGNORE_INDEX)[None], 1)
         self.soft += torch.cat([known, unknown]).cpu().double()
         rows = targets.where(~ignored, classes)
         self.won += _crosstab(rows, latent, self.won)
