@@ -28,10 +28,13 @@ def quickstart(out: Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
         overrides: `key=value` for both runs.
 
     Raises:
-        UserError: The folder is not empty.
+        UserError: The folder is not empty, or several processes are asked for.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not overwritten: remove it, or name another folder with --out")
+    config = load_config("scenes", overrides)
+    if config.devices * config.num_nodes > 1:
+        raise UserError("the quickstart is for one process: leave devices and num_nodes at 1")
     results: dict[str, tuple[Evaluation, float]] = {}
     for name in METHODS:
         began = time.perf_counter()

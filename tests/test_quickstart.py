@@ -44,3 +44,9 @@ def test_two_runs_on_the_same_labels_a_table_and_a_picture(
     assert all(len(np.unique(column, axis=0)) > 1 for column in columns)  # something is drawn in each column
     with pytest.raises(UserError, match="not overwritten"):
         quickstart.quickstart(out, SMALL)
+
+
+def test_the_quickstart_is_for_one_process(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="for one process"):
+        quickstart.quickstart(tmp_path / "out", [*SMALL, "devices=2"])
+    assert not (tmp_path / "out").exists()

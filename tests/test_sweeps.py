@@ -829,6 +829,7 @@ def test_a_dry_run_without_data_still_lists_the_cells(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("data.kind=folder", "needs data.root"),
+        ("devices=2", "worker is one process"),
         ("data.labeled=99", "99 labelled"),
         ("splits=[holdout]", "no split holdout"),
         ("method.groups.all=[road]", "method.groups does not fit"),

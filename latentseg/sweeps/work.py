@@ -40,10 +40,15 @@ def check_cells(sweep: Sweep) -> None:
     """Open the data sets, draw the splits and fit the groups of all cells, before any of them is begun.
 
     Raises:
-        UserError: A cell could not run: its data, a split that is to be scored, its groups or its weights.
+        UserError: A cell could not run: processes, data, a split that is to be scored, groups or weights.
     """
     for cell in {(str(cell.config.data), cell.config.seed, cell.row): cell for cell in sweep.cells}.values():
         config = cell.config
+        if config.devices * config.num_nodes > 1:
+            raise UserError(
+                f"row {cell.row}: devices={config.devices}, num_nodes={config.num_nodes}, but a sweep's worker is one "
+                f"process: leave both at 1, and share the cells by --workers or by the same command on other machines"
+            )
         dataset = open_dataset(config.data)
         draw_split(dataset, config.data, config.seed)
         for split in sweep.splits:
