@@ -14,7 +14,7 @@ from latentseg.presets import load_config, option_names, preset_names
 from latentseg.sweeps.files import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("docs/paper.md", "docs/methods.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("docs/paper.md", "docs/methods.md", "docs/scaling.md", "CONTRIBUTING.md", "CHANGELOG.md")
 NOT_FIRST = ("make", "latentseg", ".venv/bin/latentseg")
 
 
