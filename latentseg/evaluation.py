@@ -92,8 +92,8 @@ def evaluate(
             f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
         )
     items = dataset.items(split)
+    make_fabric(opened.config).launch()  # first: it tells each process its GPU
     segmenter, step = load_segmenter(opened, checkpoint)
-    make_fabric(opened.config).launch()
     began = time.perf_counter()
     result = score_items(segmenter, dataset, items, opened.config.inference)
     seconds = round(time.perf_counter() - began, 1)

@@ -30,5 +30,6 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tens
 @lru_cache(maxsize=32)
 def _weights(few: int, many: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What each of `few` values adds to each of `many`, shape (many, few)."""
-    unit = torch.eye(few, dtype=dtype, device=device)[None]
-    return functional.interpolate(unit, many, mode="linear", align_corners=align_corners)[0].T.contiguous()
+    with torch.inference_mode(mode=False):  # a validation may be the first to ask, and training may need them after it
+        unit = torch.eye(few, dtype=dtype, device=device)[None]
+        return functional.interpolate(unit, many, mode="linear", align_corners=align_corners)[0].T.contiguous()

@@ -166,6 +166,14 @@ def test_upsampling_is_that_of_interpolate_and_so_is_its_gradient(align: bool, s
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
 
 
+def test_training_may_use_what_a_validation_prepared() -> None:
+    logits = torch.randn(1, 2, 7, 11, requires_grad=True)
+    with torch.inference_mode():
+        upsample(logits, (57, 89), True)
+    [gradient] = torch.autograd.grad(upsample(logits, (57, 89), True).sum(), logits)
+    torch.testing.assert_close(gradient.sum(), torch.tensor(2.0 * 57 * 89))
+
+
 def test_upsampling_of_half_precision_is_done_in_float32() -> None:
     logits = torch.randn(1, 2, 3, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
