@@ -357,8 +357,8 @@ class Config(Section):
     """Processes on this machine, one per GPU or several on a CPU; they share the batch. Under torchrun what it says."""
     num_nodes: Positive = 1
     """Machines, each with that many processes, started by torchrun or SLURM."""
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
-    """Number format of Lightning Fabric."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
+    """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
     workers: Natural = 0
     """Processes that load data; the batches are the same for any number."""
     threads: Positive | None = None

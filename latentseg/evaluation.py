@@ -16,7 +16,7 @@ from latentseg.errors import UserError
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import make_fabric, rank, whole, world
+from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
 
@@ -92,13 +92,13 @@ def evaluate(
             f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
         )
     items = dataset.items(split)
-    make_fabric(opened.config).launch()  # first: it tells each process its GPU
-    segmenter, step = load_segmenter(opened, checkpoint)
-    began = time.perf_counter()
-    result = score_items(segmenter, dataset, items, opened.config.inference)
-    seconds = round(time.perf_counter() - began, 1)
-    evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
-    if rank() == 0:
-        path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
-        write_atomically(path, evaluation.to_json().encode())
+    with connected(make_fabric(opened.config)):  # first: it tells each process its GPU
+        segmenter, step = load_segmenter(opened, checkpoint)
+        began = time.perf_counter()
+        result = score_items(segmenter, dataset, items, opened.config.inference)
+        seconds = round(time.perf_counter() - began, 1)
+        evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
+        if rank() == 0:
+            path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
+            write_atomically(path, evaluation.to_json().encode())
     return evaluation

@@ -9,7 +9,7 @@ in the same order, also one without any labelled pixel.
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from lightning_fabric import Fabric
@@ -63,6 +63,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def choose_precision(config: Config, device: torch.device) -> Literal["32-true", "bf16-mixed", "64-true"]:
+    """The number format of a run on a device; for `auto`, the faster one that is known to train as well.
+
+    bfloat16 on GPUs that compute in it, and on such CPUs for ResNets (about twice as fast); float32 elsewhere: on a CPU
+    the depthwise convolutions of mobile encoders are slower in bfloat16. `latentseg benchmark` measures it.
+
+    Args:
+        config: Precision and encoder.
+        device: From `choose_device`.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    return "bf16-mixed" if able and "resnet" in config.model.encoder else "32-true"
+
+
 def make_fabric(config: Config) -> Fabric:
     """The engine: device, number format and processes; started by `launch`, or by torchrun or SLURM.
 
@@ -74,6 +92,7 @@ def make_fabric(config: Config) -> Fabric:
     """
     processes = config.devices * config.num_nodes
     device = choose_device(config.device)
+    precision = choose_precision(config, device)
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else processes
     if started != processes:
         raise UserError(
@@ -86,11 +105,28 @@ def make_fabric(config: Config) -> Fabric:
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=Replicas() if processes > 1 else "auto",
-            precision=None if config.precision == "64-true" else config.precision,
-            plugins=Double() if config.precision == "64-true" else None,
+            precision=None if precision == "64-true" else precision,
+            plugins=Double() if precision == "64-true" else None,
         )
     except (RuntimeError, ValueError) as error:  # fewer devices than asked for; SLURM's tasks are others
         raise UserError(f"devices={config.devices}, num_nodes={config.num_nodes}: {error}") from error
+
+
+@contextmanager
+def connected(fabric: Fabric) -> Iterator[None]:
+    """Start the processes and connect them; take leave of the others at the end.
+
+    None goes before all are done: the others might still read from its connections. And each closes its own, as their
+    threads would otherwise still run when the interpreter ends, which can abort the process.
+    """
+    fabric.launch()
+    try:
+        yield
+        if world() > 1:
+            distributed.barrier()
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def is_first() -> bool:

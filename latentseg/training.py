@@ -35,7 +35,7 @@ from latentseg.methods import Losses, Method, Networks, build_method, describe, 
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
-from latentseg.parallel import average, from_first, is_first, make_fabric, peers_named, rank, world
+from latentseg.parallel import average, connected, from_first, is_first, make_fabric, peers_named, rank, world
 from latentseg.progress import track_steps
 from latentseg.runs import LOCK, Log, Run, check_run_folder, create_run, free_path, make_folder
 
@@ -109,8 +109,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
         notes = check_data(dataset, split, held_out, config.data.check)
         for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
             console.print(f"note: {note}", style="yellow", markup=False)
-    fabric.launch()
     with ExitStack() as stack:
+        stack.enter_context(connected(fabric))
 
         def begin() -> tuple[Run, int]:
             make_folder(folder)

@@ -13,8 +13,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, distributed
 
 from latentseg.config import Config
 from latentseg.data.batches import Batch
@@ -22,7 +23,7 @@ from latentseg.data.splits import Split
 from latentseg.methods import latent
 from latentseg.methods.adversarial import Adversary
 from latentseg.optim import decay
-from latentseg.parallel import from_first, make_fabric, rank, whole, world
+from latentseg.parallel import connected, from_first, make_fabric, rank, whole, world
 from latentseg.presets import load_config
 from latentseg.training import build_state, set_up, training_step
 
@@ -71,10 +72,8 @@ def unfrozen(adversary: Adversary, nets: torch.nn.ModuleDict) -> None:
     nets["discriminator"].requires_grad_(True)
 
 
-def steps(config: Config, variant: str) -> dict[str, Tensor]:
+def steps(fabric: Fabric, config: Config, variant: str) -> dict[str, Tensor]:
     """All tensors after the steps: networks, method and both optimisers."""
-    fabric = make_fabric(config)
-    fabric.launch()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     state = build_state(config, [str(number) for number in range(CLASSES)], Split([], []))
@@ -88,9 +87,12 @@ def steps(config: Config, variant: str) -> dict[str, Tensor]:
 
 def main(out: Path, variants: list[str]) -> None:
     config = config_of(int(os.environ["DEVICES"]), int(os.environ.get("NODES", "1")))
-    for variant in variants:
-        save_file(steps(config, variant), out / f"{variant} {rank()}.safetensors")
-    assert from_first(rank) == 0
+    fabric = make_fabric(config)
+    with connected(fabric):
+        for variant in variants:
+            save_file(steps(fabric, config, variant), out / f"{variant} {rank()}.safetensors")
+        assert from_first(rank) == 0
+    assert not distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from latentseg.evaluation import evaluate
 from latentseg.locks import hold
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.optim import decay
-from latentseg.parallel import average, from_first, share, whole
+from latentseg.parallel import average, choose_precision, from_first, make_fabric, share, whole
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, finite_or_none, open_run, read_metrics
 from latentseg.training import train
@@ -38,10 +38,15 @@ TINY = [
 ]  # fmt: skip
 
 
+def steps_alone(*options: str) -> dict[str, Tensor]:
+    config = processes.config_of(1, 1, *options)
+    return processes.steps(make_fabric(config), config, "right")
+
+
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Tensor]:
     """What one process makes of the ten steps."""
-    return processes.steps(processes.config_of(1, 1), "right")
+    return steps_alone()
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +99,7 @@ def test_a_wrong_sum_is_seen(
 @pytest.mark.parametrize("pieces", [2, 3])
 def test_a_batch_in_pieces_does_what_the_whole_one_does(pieces: int, alone: dict[str, Tensor]) -> None:
     """Gradient accumulation for small GPUs: P_b and all means are still those of the whole batch."""
-    in_pieces = processes.steps(processes.config_of(1, 1, f"model.pieces={pieces}"), "right")
-    assert largest_difference(alone, in_pieces) < 1e-12
+    assert largest_difference(alone, steps_alone(f"model.pieces={pieces}")) < 1e-12
 
 
 @pytest.fixture
@@ -314,3 +318,18 @@ def test_an_error_of_the_first_process_ends_the_second_without_a_word(tmp_path: 
         _, said = started.communicate(timeout=240)
     assert started.returncode == 2
     assert said.count(b"error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "able", "expected"),
+    [("resnet18", True, "bf16-mixed"), ("resnet18", False, "32-true"), ("lite0", True, "32-true")],
+)
+def test_the_number_format_follows_processor_and_encoder(
+    encoder: str, able: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    options = [f"model.encoder={encoder}", "model.weights_kind=none"]
+    config = load_config("scenes", [*options, "precision=auto"])
+    assert choose_precision(config, torch.device("cpu")) == expected
+    asked = load_config("scenes", [*options, "precision=64-true"])
+    assert choose_precision(asked, torch.device("cpu")) == "64-true"
