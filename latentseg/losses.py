@@ -5,7 +5,7 @@ Zatsarynna, Sawatzky, Gall: Discovering Latent Classes for Semi-Supervised Seman
 pixels that count, and a differentiable 0 where none does. Half precision becomes float32; float64 stays.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 IGNORE_INDEX = 255
 """Target value of a pixel without a label."""
+SMALLEST_PROBABILITY = 1e-12
+"""What the consistency takes the logarithm of where the mapped probability is lower."""
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -51,16 +53,32 @@ def latent_joint(latent_probs: Tensor, targets: Tensor, num_classes: int) -> tup
     Raises:
         ValueError: A target is neither a class nor 255.
     """
-    probs = _at_least_float32(latent_probs).flatten(2)
-    labels = targets.flatten(1)
-    valid = labels != IGNORE_INDEX
-    least, most = labels.where(valid, 0).aminmax()
-    if least < 0 or most >= num_classes:
-        raise ValueError(f"targets hold values outside 0..{num_classes - 1} that are not {IGNORE_INDEX}")
-    one_hot = probs.new_zeros(len(labels), num_classes + 1, labels.shape[1])
-    one_hot.scatter_(1, labels.where(valid, num_classes).unsqueeze(1), 1.0)
-    counts = (one_hot[:, :num_classes] @ probs.mT).sum(0)
-    return counts, valid.sum().to(probs.dtype)
+    probs = _at_least_float32(latent_probs)
+    truth = one_hot(targets, num_classes, probs.dtype)
+    # This order of the factors gives the gradient of probs its layout in memory.
+    counts = (probs.flatten(2) @ truth.flatten(2).mT).sum(0).T
+    return counts, (targets != IGNORE_INDEX).sum().to(probs.dtype)
+
+
+def one_hot(targets: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Truth as a map of class probabilities, shape (N, C, H, W); all zeros at ignored pixels.
+
+    Args:
+        targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
+        num_classes: C.
+        dtype: Number format of the map.
+
+    Raises:
+        ValueError: A target is neither a class nor 255 (on a GPU PyTorch says so).
+    """
+    valid = targets != IGNORE_INDEX
+    if targets.device.type == "cpu":  # elsewhere the answer would have to be waited for
+        least, most = targets.where(valid, 0).aminmax()
+        if least < 0 or most >= num_classes:
+            raise ValueError(f"targets hold values outside 0..{num_classes - 1} that are not {IGNORE_INDEX}")
+    channels = targets.where(valid, num_classes).unsqueeze(1)  # ignored pixels have one of their own
+    maps = torch.zeros(len(targets), num_classes + 1, *targets.shape[1:], dtype=dtype, device=targets.device)
+    return maps.scatter_(1, channels, 1)[:, :num_classes]
 
 
 def conditional_entropy(joint: Tensor) -> Tensor:
@@ -134,8 +152,32 @@ def consistency(
     target, prediction = _at_least_float32(latent_probs), _at_least_float32(mapped_probs)
     target = target.detach() if gradient == "semantic" else target
     prediction = prediction.detach() if gradient == "latent" else prediction
-    log_prediction = prediction.clamp(min=1e-12).log()
-    return _mean(-(target * log_prediction.to(target.dtype)).sum(1), valid, count)
+    values: Tensor = _MapCrossEntropy.apply(target, prediction)
+    return _mean(values, valid, count)
+
+
+class _MapCrossEntropy(torch.autograd.Function):
+    """Cross-entropy per pixel (N, H, W) from a target map to a predicted one, both (N, L, H, W).
+
+    Its gradients are in closed form, -target / prediction and -log prediction: half the passes over memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, prediction: Tensor) -> Tensor:
+        logs = prediction.clamp(min=SMALLEST_PROBABILITY).log_()
+        learns = ctx.needs_input_grad[0]
+        ctx.save_for_backward(target, prediction, logs if learns else None)
+        return (target * logs if learns else logs.mul_(target)).sum(1).neg_()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        target, prediction, logs = ctx.saved_tensors
+        slope = -gradients[0].unsqueeze(1)
+        of_target = logs * slope if logs is not None else None
+        if not ctx.needs_input_grad[1]:
+            return of_target, None
+        divisor = F.threshold(prediction, SMALLEST_PROBABILITY, float("inf"))  # no gradient where the logarithm ends
+        return of_target, torch.div(target, divisor, out=divisor).mul_(slope)
 
 
 def symmetric_divergence(

@@ -36,6 +36,7 @@ from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
 from latentseg.parallel import average, connected, from_first, is_first, make_fabric, peers_named, rank, world
+from latentseg.processor import full_speed
 from latentseg.progress import track_steps
 from latentseg.runs import LOCK, Log, Run, check_run_folder, create_run, free_path, make_folder
 
@@ -111,6 +112,7 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
             console.print(f"note: {note}", style="yellow", markup=False)
     with ExitStack() as stack:
         stack.enter_context(connected(fabric))
+        stack.enter_context(full_speed())
 
         def begin() -> tuple[Run, int]:
             make_folder(folder)
@@ -214,8 +216,9 @@ def training_step(
     for optimizer in optimizers.values():
         optimizer.zero_grad()
     for losses in method(nets, batch, step):
-        fabric.backward(total(losses, step))
+        fabric.backward(total(losses))
         values |= {name: term.value.detach() for name, term in losses.terms.items()}
+    check_finite(values, step)
     for optimizer in optimizers.values():
         learned = (parameter for group in optimizer.param_groups for parameter in group["params"])
         average(parameter.grad for parameter in learned if parameter.grad is not None)
@@ -231,19 +234,25 @@ def _running_statistics(nets: Networks) -> list[Tensor]:
     return [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
 
 
-def total(losses: Losses, step: int) -> Tensor:
-    """The weighted sum of the terms.
+def total(losses: Losses) -> Tensor:
+    """The weighted sum of the terms."""
+    return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()
+
+
+def check_finite(values: dict[str, Tensor], step: int) -> None:
+    """Look at all terms of a step at once: on a GPU this waits for them, the one time in a step.
 
     Raises:
         UserError: A term is not finite; it is named.
     """
-    for name, term in losses.terms.items():
-        if not bool(torch.isfinite(term.value)):
+    if bool(torch.stack([torch.isfinite(value) for value in values.values()]).all()):
+        return
+    for name, value in values.items():
+        if not bool(torch.isfinite(value)):
             raise UserError(
-                f"step {step + 1}: the term {name!r} of the {losses.network} is {term.value.item()}; training "
-                f"stopped. The last checkpoint is from before. Remedy: a lower optim.lr or a smaller weight of {name}"
+                f"step {step + 1}: the term {name!r} is {value.item()}; training stopped. The last checkpoint is from "
+                f"before. Remedy: a lower optim.lr or a smaller weight of {name}"
             )
-    return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()
 
 
 def _fit(

@@ -1,6 +1,8 @@
 """Each loss against values by hand, a plain-loop twin, and what must not change it."""
 
+import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from latentseg.losses import (
     cross_entropy,
     latent_given_class,
     latent_joint,
+    one_hot,
     probabilities,
     real_or_fake,
     semantic_to_latent,
@@ -267,3 +270,35 @@ def test_number_formats(maps: dict[str, Tensor], given: torch.dtype, expected: t
         real_or_fake(semantic[:, :1], True),
     ]
     assert {result.dtype for result in [counts, count, *results]} == {expected}
+
+
+def test_truth_as_a_map_is_one_hot_and_empty_where_ignored(maps: dict[str, Tensor]) -> None:
+    truth = one_hot(maps["targets"], C, torch.float64)
+    assert truth.shape == maps["semantic"].shape
+    for n, y, x in itertools.product(*(range(size) for size in maps["targets"].shape)):
+        label = int(maps["targets"][n, y, x])
+        assert truth[n, :, y, x].tolist() == [float(c == label) for c in range(C)]
+
+
+@pytest.mark.parametrize("gradient", ["semantic", "latent", "both"])
+def test_the_gradient_of_the_consistency_is_that_of_its_formula(
+    gradient: Literal["semantic", "latent", "both"],
+) -> None:
+    """Against finite differences of the plain formula, and zero where the logarithm ends."""
+    torch.manual_seed(0)
+    target, mapped = (torch.rand(2, 4, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    valid = torch.rand(2, 3, 3) > 0.3
+
+    def formula(target: Tensor, mapped: Tensor) -> Tensor:
+        one = target.detach() if gradient == "semantic" else target
+        other = mapped.detach() if gradient == "latent" else mapped
+        return (-(one * other.clamp(min=1e-12).log()).sum(1) * valid).sum() / valid.sum()
+
+    expected = torch.autograd.grad(formula(target, mapped), (target, mapped), allow_unused=True)
+    found = torch.autograd.grad(consistency(target, mapped, valid, None, gradient), (target, mapped), allow_unused=True)
+    for one, other in zip(expected, found, strict=True):
+        assert (one is None) == (other is None)
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-13)
+    nothing = torch.zeros(1, 2, 1, 1, requires_grad=True)
+    [slope] = torch.autograd.grad(consistency(torch.ones(1, 2, 1, 1), nothing), nothing)
+    assert slope.flatten().tolist() == [0.0, 0.0]

@@ -1,6 +1,7 @@
 """The loop: bit for bit after a kill, its schedules and gradients, and what it refuses."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from latentseg.optim import decay
 from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, Run, open_run, read_metrics
-from latentseg.training import build_state, total, train, training_step
+from latentseg.training import build_state, check_finite, total, train, training_step
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
 TINY = [
@@ -254,7 +255,7 @@ def test_a_term_that_is_not_finite_stops_the_run(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("latentseg.methods.latent.consistency", on_call(3, consistency, lambda loss: loss / 0))
-        with pytest.raises(UserError, match=r"step 5: the term 'cons' of the segmenter is inf; .* smaller weight of c"):
+        with pytest.raises(UserError, match=r"step 5: the term 'cons' is inf; .* smaller weight of c"):
             train(tiny(), tmp_path / "run")
     assert [row["step"] for row in rows(tmp_path / "run") if "ce" in row] == [1, 2, 3, 4]
     train(tiny(), tmp_path / "run", resume=True)  # the last good checkpoint is whole
@@ -265,7 +266,7 @@ SUPERVISED = ["method.name=supervised", "steps=2", "validate_every=0", "data.sce
 
 
 def test_a_learning_rate_that_is_too_high_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"step [23]: the term 'ce' of the segmenter is (nan|inf); training stopped"):
+    with pytest.raises(UserError, match=r"step [23]: the term 'ce' is (nan|inf); training stopped"):
         train(tiny(*SUPERVISED, "steps=4", "optim.lr=1e30", "checkpoint_every=1"), tmp_path / "high")
 
 
@@ -520,7 +521,7 @@ def test_the_methods_parts_add_up_to_the_gradient_of_the_sum() -> None:
         assert isinstance(state.method, Latent)
         parts = list(state.method(nets, batch, 0)) if at_once else []
         if at_once:
-            torch.autograd.backward(torch.stack([total(part, 0) for part in parts]).sum())
+            torch.autograd.backward(torch.stack([total(part) for part in parts]).sum())
         else:
             optimizers: dict[str, Any] = {name: SGD(net.parameters(), lr=0.0) for name, net in nets.items()}
             training_step(make_fabric(config), state.method, nets, optimizers, batch, 0)
@@ -534,11 +535,17 @@ def test_the_methods_parts_add_up_to_the_gradient_of_the_sum() -> None:
     assert compared > 50
 
 
-def test_total_names_the_term_and_the_network() -> None:
-    losses = Losses("discriminator", {"real": Term(0.5, torch.tensor(1.0)), "fake": Term(0.0, torch.tensor(torch.nan))})
-    with pytest.raises(UserError, match="step 8: the term 'fake' of the discriminator is nan"):
-        total(losses, 7)
-    assert float(total(Losses("segmenter", {"a": Term(2.0, torch.tensor(3.0))}), 0)) == 6.0
+def test_the_terms_are_weighed_and_summed() -> None:
+    losses = Losses("segmenter", {"a": Term(2.0, torch.tensor(3.0)), "b": Term(0.5, torch.tensor(1.0))})
+    assert float(total(losses)) == 6.5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_term_that_is_not_finite_is_named(value: float) -> None:
+    values = {"real": torch.tensor(1.0), "fake": torch.tensor(value, dtype=torch.float64)}
+    with pytest.raises(UserError, match=f"step 8: the term 'fake' is {value}"):
+        check_finite(values, 7)
+    check_finite({"real": torch.tensor(1.0)}, 7)
 
 
 def test_the_environment_is_written_down(whole_run: Path) -> None:

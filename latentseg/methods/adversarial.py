@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from latentseg.data.batches import Batch
-from latentseg.losses import IGNORE_INDEX, real_or_fake
+from latentseg.losses import IGNORE_INDEX, one_hot, real_or_fake
 from latentseg.methods.base import Losses, Networks, Term
+from latentseg.models.discriminator import shrink
 from latentseg.parallel import share
 
 
@@ -22,7 +22,7 @@ class Adversary:
 
     def __init__(self, nets: Networks) -> None:
         """Freeze the discriminator, if there is one."""
-        self._discriminator: nn.Module | None = None
+        self._discriminator: Any = None  # a Discriminator in the engine's wrapping
         self._fakes: list[tuple[Tensor, Tensor]] = []
         if "discriminator" in nets:
             self._discriminator = nets["discriminator"].requires_grad_(False)
@@ -32,38 +32,44 @@ class Adversary:
         """Whether there is a discriminator."""
         return self._discriminator is not None
 
-    def see(self, probs: Tensor, valid: Tensor | None) -> None:
-        """Remember a map of the segmenter, shape (N, C, H, W), as a fake; `valid` (N, H, W), all pixels if None."""
-        shown = probs.new_ones(len(probs), *probs.shape[2:], dtype=torch.bool) if valid is None else valid
-        self._fakes.append((probs.detach(), shown))
-
     def judge(self, name: str, weight: float, probs: Tensor, valid: Tensor | None) -> dict[str, Term]:
         """Remember a map as a fake; give the term by which the segmenter wants it called real (Eq. 5), if weighted."""
-        self.see(probs, valid)
         if weight == 0:
+            self._see(probs, valid)
             return {}
-        return {name: Term(weight, real_or_fake(self.verdict(probs), True, valid, share(valid)))}
+        return {name: Term(weight, real_or_fake(self.verdict(probs, valid), True, valid, share(valid)))}
 
-    def verdict(self, probs: Tensor) -> Tensor:
-        """Logits (N, 1, H, W) for a map; the gradient goes through to the segmenter."""
-        assert self._discriminator is not None
-        logits: Tensor = self._discriminator(probs)
+    def verdict(self, probs: Tensor, valid: Tensor | None) -> Tensor:
+        """Remember a map as a fake, and judge it.
+
+        Args:
+            probs: Of the segmenter, shape (N, C, H, W); the gradient goes through to it.
+            valid: Pixels that count, shape (N, H, W), bool; all if None.
+
+        Returns:
+            Logits, shape (N, 1, H, W).
+        """
+        logits: Tensor = self._discriminator(self._see(probs, valid), probs.shape[2:])
         return logits
+
+    def _see(self, probs: Tensor, valid: Tensor | None) -> Tensor:
+        small = shrink(probs, self._discriminator.downscale)
+        shown = probs.new_ones(len(probs), *probs.shape[2:], dtype=torch.bool) if valid is None else valid
+        self._fakes.append((small.detach(), shown))
+        return small
 
     def learn(self, batch: Batch) -> Losses:
         """The discriminator's own turn: what it saw is fake, the truth is real.
 
         arXiv:1912.12936, Eq. 12. The truth is one-hot, and all zeros at ignored pixels, which carry no loss.
         """
-        assert self._discriminator is not None
         self._discriminator.requires_grad_(True)
         targets = batch.targets if batch.real is None else batch.real
         valid = targets != IGNORE_INDEX
-        maps = torch.cat([probs for probs, _ in self._fakes])
-        shown = torch.cat([mask for _, mask in self._fakes])
-        truth = F.one_hot(targets.where(valid, 0), maps.shape[1]) * valid.unsqueeze(-1)
-        real = self._discriminator(truth.permute(0, 3, 1, 2).to(maps.dtype))
-        fake = self._discriminator(maps)
+        maps, shown = (torch.cat(parts) for parts in zip(*self._fakes, strict=True))
+        truth = shrink(one_hot(targets, maps.shape[1], maps.dtype), self._discriminator.downscale)
+        judged = self._discriminator(torch.cat([truth, maps]), targets.shape[1:])
+        real, fake = judged.tensor_split([len(truth)])
         terms = {
             "real": Term(0.5, real_or_fake(real, True, valid, share(valid))),
             "fake": Term(0.5, real_or_fake(fake, False, shown, share(shown))),

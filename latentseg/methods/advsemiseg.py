@@ -43,8 +43,7 @@ class AdvSemiSeg(Method):
 
         def unlabeled(adversary: Adversary, semantic: Tensor, _latent: None) -> Losses:
             probs = probabilities(semantic)
-            adversary.see(probs, shown)
-            verdict = adversary.verdict(probs)  # one judgement for both terms
+            verdict = adversary.verdict(probs, shown)  # one judgement for both terms
             terms: dict[str, Term] = {}
             if config.lambda_ulbl_adv > 0:
                 terms["adv_u"] = Term(config.lambda_ulbl_adv, real_or_fake(verdict, True, shown, share(shown)))

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,12 +32,14 @@ class Discriminator(nn.Module):
         for inputs, outputs in pairwise((num_classes, width, 2 * width, 4 * width, 8 * width)):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, stride=2, padding=1))
+        self.to(memory_format=torch.channels_last)
 
-    def forward(self, probs: Tensor) -> Tensor:
+    def forward(self, probs: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Confidence that each pixel is real.
 
         Args:
-            probs: Class probabilities or one-hot truth, (N, C, H, W).
+            probs: Class probabilities or one-hot truth, (N, C, H, W); or what `shrink` made of them.
+            size: In the latter case H and W.
 
         Returns:
             Logits, (N, 1, H, W); positive means real.
@@ -44,15 +47,20 @@ class Discriminator(nn.Module):
         Raises:
             UserError: The map is too small for five halvings.
         """
-        size = probs.shape[-2:]
-        if self.downscale > 1:
-            # ceil_mode: the last row and column count too where the factor does not divide the size.
-            probs = functional.avg_pool2d(probs, self.downscale, ceil_mode=True)
-        if min(probs.shape[-2:]) < SMALLEST_JUDGED:
+        height, width = size or probs.shape[-2:]
+        small = shrink(probs, self.downscale) if size is None else probs
+        if min(small.shape[-2:]) < SMALLEST_JUDGED:
             raise UserError(
-                f"the discriminator sees maps of {probs.shape[-2]}x{probs.shape[-1]} pixels "
-                f"({size[0]}x{size[1]} averaged by discriminator.downscale={self.downscale}) and needs "
+                f"the discriminator sees maps of {small.shape[-2]}x{small.shape[-1]} pixels "
+                f"({height}x{width} averaged by discriminator.downscale={self.downscale}) and needs "
                 f"{SMALLEST_JUDGED}x{SMALLEST_JUDGED}: enlarge augment.crop or lower discriminator.downscale"
             )
-        logits: Tensor = self.layers(probs)
-        return upsample(logits, (size[0], size[1]), self.align_corners)
+        logits: Tensor = self.layers(small)
+        return upsample(logits, (height, width), self.align_corners)
+
+
+def shrink(probs: Tensor, factor: int) -> Tensor:
+    """Maps (N, C, H, W) averaged down by a factor, laid out in memory as the discriminator's convolutions like it."""
+    probs = probs.contiguous(memory_format=torch.channels_last)
+    # ceil_mode: the last row and column count too where the factor does not divide the size.
+    return probs if factor == 1 else functional.avg_pool2d(probs, factor, ceil_mode=True)

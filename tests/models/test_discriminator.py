@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from latentseg.errors import UserError
-from latentseg.models.discriminator import Discriminator
+from latentseg.models.discriminator import Discriminator, shrink
 
 
 def test_layers_are_the_papers() -> None:
@@ -54,3 +54,13 @@ def test_downscale_averages() -> None:
 def test_too_small_maps_are_refused(size: tuple[int, int], downscale: int) -> None:
     with pytest.raises(UserError, match=rf"{size[0]}x{size[1]}.*downscale={downscale}.*32x32"):
         Discriminator(3, width=4, downscale=downscale)(torch.rand(1, 3, *size))
+
+
+@pytest.mark.parametrize("downscale", [1, 2, 3])
+def test_maps_may_be_shrunk_before(downscale: int) -> None:
+    """Also where the factor does not divide the size."""
+    net, maps = Discriminator(3, width=4, downscale=downscale), torch.rand(2, 3, 97, 100)
+    small = shrink(maps, downscale)
+    assert small.shape == (2, 3, -(-97 // downscale), -(-100 // downscale))
+    torch.testing.assert_close(small[0, 1, 0, 0], maps[0, 1, :downscale, :downscale].mean())
+    assert torch.equal(net(small, (97, 100)), net(maps))
