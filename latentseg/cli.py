@@ -41,6 +41,9 @@ def train(
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
+    ] = False,
 ) -> None:
     """Train a segmenter.
 
@@ -49,6 +52,11 @@ def train(
     if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
         run, source = run or Path(source), str(Path(source) / "config.yaml")
     config = load_config(source, overrides or [])
+    if dry_run:
+        from latentseg.costs import dry_run as expected  # noqa: PLC0415
+
+        console.print(expected(config, run, resume))
+        return
     from latentseg.parallel import is_first  # noqa: PLC0415
     from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 

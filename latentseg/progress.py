@@ -95,3 +95,10 @@ def _bar(what: str) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

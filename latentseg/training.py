@@ -87,14 +87,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     Raises:
         UserError: Bad input, found before training; or a loss that is not finite.
     """
-    if resume and not run:
-        raise UserError("nothing to resume: name the run folder with --run")
+    check_arguments(config, run, resume)
     processes = config.devices * config.num_nodes
-    if config.batch_size % processes:
-        raise UserError(
-            f"batch_size={config.batch_size} cannot be divided among {processes} processes (devices={config.devices}, "
-            f"num_nodes={config.num_nodes}): take a multiple of {processes}"
-        )
     fabric = make_fabric(config)
     folder = Path(run) if run else free_path(Path("runs") / f"{config.data.kind}-{config.method.name}-s{config.seed}")
     if is_first():
@@ -133,6 +127,22 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
         with peers_named():
             _fit(fabric, config, state, dataset, split, held_out, run_folder, start)
     return run_folder
+
+
+def check_arguments(config: Config, run: str | Path | None, resume: bool) -> None:
+    """Refuse what can be told to fail without a look at data or folders.
+
+    Raises:
+        UserError: There is no run to resume, or the batch cannot be shared equally.
+    """
+    if resume and not run:
+        raise UserError("nothing to resume: name the run folder with --run")
+    processes = config.devices * config.num_nodes
+    if config.batch_size % processes:
+        raise UserError(
+            f"batch_size={config.batch_size} cannot be divided among {processes} processes (devices={config.devices}, "
+            f"num_nodes={config.num_nodes}): take a multiple of {processes}"
+        )
 
 
 def build_state(config: Config, classes: Sequence[str], split: Split) -> State:

@@ -138,11 +138,12 @@ def test_ignored_and_padded_pixels_change_no_term() -> None:
     """The discriminator looks around, so its neighbourhood is cut off: here it judges pixel by pixel."""
 
     class Judge(nn.Module):
-        downscale = 1
-
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(C, 1, 1)
+
+        def shrink(self, probs: Tensor) -> Tensor:
+            return probs
 
         def forward(self, probs: Tensor, _size: torch.Size) -> Tensor:
             verdict: Tensor = self.conv(probs)

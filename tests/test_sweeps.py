@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from latentseg import training
+from latentseg import costs, training
 from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.locks import hold, live_owner
 from latentseg.presets import dump_config, load_config
 from latentseg.runs import read_metrics
-from latentseg.sweeps import cells as sweep_cells
 from latentseg.sweeps import cost as sweep_cost
 from latentseg.sweeps import files as sweep_files
 from latentseg.sweeps import run as sweeps
@@ -758,11 +757,6 @@ def test_time_left_is_that_of_the_steps_left(
     assert progress.text() == "2 of 4 cells done, 0 running; 2 min left"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(7, "7 s"), (150, "2 min"), (7200, "2.0 h")])
-def test_durations(seconds: float, text: str) -> None:
-    assert sweep_cells.duration(seconds) == text
-
-
 def shown(sweep: Sweep, run_root: Path) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(dry_run(sweep, run_root, 2))
@@ -772,7 +766,7 @@ def shown(sweep: Sweep, run_root: Path) -> str:
 def test_a_dry_run_lists_the_cells_times_a_few_steps_and_leaves_nothing(
     tiny: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_cost, "STEPS", 1)
+    monkeypatch.setattr(costs, "STEPS", 1)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
@@ -788,7 +782,7 @@ def test_a_dry_run_lists_the_cells_times_a_few_steps_and_leaves_nothing(
 def test_a_dry_run_of_cached_features_caches_a_few_in_a_temporary_folder(
     tiny: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_cost, "STEPS", 1)
+    monkeypatch.setattr(costs, "STEPS", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cached = ("cache=features", "augment.views=2", "model.frozen=true", "rows=[supervised]", "grid.seed=0")
     cost = sweep_cost.measure(tiny(*cached).cells[0], tiny(*cached), 1)

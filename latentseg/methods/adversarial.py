@@ -9,7 +9,6 @@ from torch import Tensor
 from latentseg.data.batches import Batch
 from latentseg.losses import IGNORE_INDEX, one_hot, real_or_fake
 from latentseg.methods.base import Losses, Networks, Term
-from latentseg.models.discriminator import shrink
 from latentseg.parallel import share
 
 
@@ -53,7 +52,7 @@ class Adversary:
         return logits
 
     def _see(self, probs: Tensor, valid: Tensor | None) -> Tensor:
-        small = shrink(probs, self._discriminator.downscale)
+        small: Tensor = self._discriminator.shrink(probs)
         shown = probs.new_ones(len(probs), *probs.shape[2:], dtype=torch.bool) if valid is None else valid
         self._fakes.append((small.detach(), shown))
         return small
@@ -67,7 +66,7 @@ class Adversary:
         targets = batch.targets if batch.real is None else batch.real
         valid = targets != IGNORE_INDEX
         maps, shown = (torch.cat(parts) for parts in zip(*self._fakes, strict=True))
-        truth = shrink(one_hot(targets, maps.shape[1], maps.dtype), self._discriminator.downscale)
+        truth = self._discriminator.shrink(one_hot(targets, maps.shape[1], maps.dtype))
         judged = self._discriminator(torch.cat([truth, maps]), targets.shape[1:])
         real, fake = judged.tensor_split([len(truth)])
         terms = {

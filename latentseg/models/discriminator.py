@@ -34,6 +34,12 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, stride=2, padding=1))
         self.to(memory_format=torch.channels_last)
 
+    def shrink(self, probs: Tensor) -> Tensor:
+        """Maps (N, C, H, W) averaged down by `downscale`, laid out in memory as the convolutions like it."""
+        probs = probs.contiguous(memory_format=torch.channels_last)
+        # ceil_mode: the last row and column count too where the factor does not divide the size.
+        return probs if self.downscale == 1 else functional.avg_pool2d(probs, self.downscale, ceil_mode=True)
+
     def forward(self, probs: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Confidence that each pixel is real.
 
@@ -48,7 +54,7 @@ class Discriminator(nn.Module):
             UserError: The map is too small for five halvings.
         """
         height, width = size or probs.shape[-2:]
-        small = shrink(probs, self.downscale) if size is None else probs
+        small = self.shrink(probs) if size is None else probs
         if min(small.shape[-2:]) < SMALLEST_JUDGED:
             raise UserError(
                 f"the discriminator sees maps of {small.shape[-2]}x{small.shape[-1]} pixels "
@@ -57,10 +63,3 @@ class Discriminator(nn.Module):
             )
         logits: Tensor = self.layers(small)
         return upsample(logits, (height, width), self.align_corners)
-
-
-def shrink(probs: Tensor, factor: int) -> Tensor:
-    """Maps (N, C, H, W) averaged down by a factor, laid out in memory as the discriminator's convolutions like it."""
-    probs = probs.contiguous(memory_format=torch.channels_last)
-    # ceil_mode: the last row and column count too where the factor does not divide the size.
-    return probs if factor == 1 else functional.avg_pool2d(probs, factor, ceil_mode=True)

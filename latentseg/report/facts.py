@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from typing import Any
 
+from latentseg.progress import duration
 from latentseg.report.collect import Record
 from latentseg.report.files import Tree, number, read_json
 from latentseg.report.statistics import summarize
@@ -98,13 +99,6 @@ def total_cost(records: list[Record]) -> str:
 
 def _steps(record: Record) -> bool:
     return number(record.options.get("steps")) and record.options["steps"] > 0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def unfinished(cells: list[Record]) -> list[str]:

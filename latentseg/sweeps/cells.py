@@ -137,13 +137,6 @@ def threads_each(workers: int) -> int:
     return max(1, cores // workers)
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, for people."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def folder_name(config: Config) -> str:
     """Readable name of a cell's folder, with a hash of the options that are not at their default.
 

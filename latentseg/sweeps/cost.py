@@ -1,35 +1,21 @@
 """What a sweep will cost, from a few real steps of each kind of cell."""
 
-import itertools
 import json
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cached_features
 from latentseg.config import Config
-from latentseg.data.batches import batches
-from latentseg.data.datasets import Dataset, open_dataset
-from latentseg.data.splits import Split, draw_split
+from latentseg.costs import measure_costs
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.evaluation import score_items
-from latentseg.parallel import make_fabric
-from latentseg.presets import load_config
-from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, duration, threads_each
-from latentseg.training import build_state, set_up, training_step
-
-STEPS = 3
-"""Timed steps per kind and phase, after one that is not timed."""
-IMAGES = 2
-"""Scored images per kind."""
+from latentseg.progress import duration
+from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, threads_each
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -69,56 +55,15 @@ def dry_run(sweep: Sweep, run_root: Path, workers: int = 1) -> RenderableType:
 
 def measure(cell: Cell, sweep: Sweep, threads: int) -> Cost:
     """Time a few steps of a cell, before and after its consistency begins, and the scoring of a few images."""
-    config = cell.config
-    with tempfile.TemporaryDirectory() as folder, _threads(config.threads or threads):
-        config = load_config(sweep.base, [*cell.options, f"cache_folder={json.dumps(folder)}"])
-        dataset = open_dataset(config.data, remember=config.cache == "images")
-        split = draw_split(dataset, config.data, config.seed)
-        images = len(split.labeled) + len(split.unlabeled)
-        if config.cache == "features":  # of a few images only
-            few = config.batch_size
-            split = Split(split.labeled[:few], split.unlabeled[:few])
-        torch.manual_seed(config.seed)
-        began = int(config.steps * config.method.consistency_start)
-        steps, features = _time_steps(config, dataset, split, began)
-        share = config.method.consistency_start
-        step = share * steps[0] + (1 - share) * steps[-1]
-        return Cost(step, _time_scoring(config, sweep, dataset), features * images)
-
-
-def _time_steps(config: Config, dataset: Dataset, split: Split, began: int) -> tuple[list[float], float]:
-    """Seconds per step before and after the consistency begins, and per image for its features."""
-    state = build_state(config, dataset.classes, split)
-    fabric = make_fabric(config)
-    nets, optimizers = set_up(fabric, state)
-    reads, stores, features = state.method.uses_unlabeled, None, 0.0
-    if config.cache == "features":
-        clock = time.perf_counter()
-        stores = cached_features(config, state.segmenter, dataset, split, unlabeled=True)
-        features = (time.perf_counter() - clock) / (len(split.labeled) + len(split.unlabeled))
-    seconds = []
-    for first in sorted({0, min(began, config.steps - 1)}):
-        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores)
-        clock, timed = time.perf_counter(), 0
-        for step, batch in itertools.islice(stream, STEPS + 1):
-            values = training_step(fabric, state.method, nets, optimizers, batch.to(fabric.device), step)
-            [float(value) for value in values.values()]  # waits for the device
-            if timed == 0:
-                clock = time.perf_counter()
-            timed += 1
-        seconds.append((time.perf_counter() - clock) / max(1, timed - 1))
-    return seconds, features
-
-
-def _time_scoring(config: Config, sweep: Sweep, dataset: Dataset) -> float:
-    state = build_state(config, dataset.classes, draw_split(dataset, config.data, config.seed))
-    set_up(make_fabric(config), state)
+    config = cell.config.model_copy(update={"threads": cell.config.threads or threads})
+    dataset = open_dataset(config.data, remember=config.cache == "images")
+    costs = measure_costs(config, dataset)
     splits = [split for split in dict.fromkeys((config.validate_split, *sweep.splits)) if dataset.has(split)]
-    items = dataset.items(splits[0])[:IMAGES] if splits else []
-    clock = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference)
-    each = (time.perf_counter() - clock) / max(1, len(items))
-    return each * sum(len(dataset.items(split)) for split in splits)
+    scored = sum(len(dataset.items(split)) for split in splits)
+    split = draw_split(dataset, config.data, config.seed)
+    images = len(split.labeled) + len(split.unlabeled)
+    scoring = 0.0 if math.isnan(costs.scoring) else costs.scoring * scored
+    return Cost(costs.training_seconds(config) / config.steps, scoring, costs.features * images)
 
 
 def _kind(config: Config) -> str:
@@ -160,13 +105,3 @@ def _cost_table(sweep: Sweep, kinds: dict[str, list[tuple[Cell, State]]], worker
     if features:
         text += f", and once {duration(features)} for the features of all images if they are not cached yet"
     return [table, Text(text)]
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,7 +17,8 @@ from typing import IO
 from rich.console import Console
 
 from latentseg.errors import UserError
-from latentseg.sweeps.cells import Sweep, cell_owner, cell_state, duration, threads_each, write_sweep
+from latentseg.progress import duration
+from latentseg.sweeps.cells import Sweep, cell_owner, cell_state, threads_each, write_sweep
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.queue import Queue
 from latentseg.sweeps.work import check_cells, work

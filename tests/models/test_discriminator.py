@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from latentseg.errors import UserError
-from latentseg.models.discriminator import Discriminator, shrink
+from latentseg.models.discriminator import Discriminator
 
 
 def test_layers_are_the_papers() -> None:
@@ -60,7 +60,7 @@ def test_too_small_maps_are_refused(size: tuple[int, int], downscale: int) -> No
 def test_maps_may_be_shrunk_before(downscale: int) -> None:
     """Also where the factor does not divide the size."""
     net, maps = Discriminator(3, width=4, downscale=downscale), torch.rand(2, 3, 97, 100)
-    small = shrink(maps, downscale)
+    small = net.shrink(maps)
     assert small.shape == (2, 3, -(-97 // downscale), -(-100 // downscale))
     torch.testing.assert_close(small[0, 1, 0, 0], maps[0, 1, :downscale, :downscale].mean())
     assert torch.equal(net(small, (97, 100)), net(maps))

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from latentseg.progress import duration
 from latentseg.report.collect import SweepRecord, read_inputs
-from latentseg.report.facts import cost_table, difference_table, duration, unfinished
+from latentseg.report.facts import cost_table, difference_table, unfinished
 from latentseg.report.page import write_report
 from latentseg.report.tables import Table, line_table, paper_form
 
