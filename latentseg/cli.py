@@ -66,6 +66,23 @@ def train(
 
 
 @app.command()
+def benchmark(
+    source: Source,
+    overrides: Overrides = None,
+    rounds: Annotated[int, typer.Option(help="Timed steps of each choice.", min=1)] = 5,
+    compiled: Annotated[bool, typer.Option("--compile", help="Try torch.compile too (minutes).")] = False,
+) -> None:
+    """Find the number format and the memory order that are fastest on this machine for the steps of a run.
+
+    For example: latentseg benchmark camvid data.root=CamVid
+    """
+    config = load_config(source, overrides or [])
+    from latentseg.benchmark import choices, report, time_choices  # noqa: PLC0415
+
+    console.print(report(config, time_choices(config, choices(compiled), rounds)))
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,

@@ -175,6 +175,8 @@ class ModelConfig(Section):
     """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
     batchnorm: Literal["follow", "frozen", "train"] = "follow"
     """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
+    channels_last: bool = True
+    """Channels of a pixel side by side in memory; otherwise the pixels of a channel. `latentseg benchmark` compares."""
     pieces: Positive = 1
     """Pieces in which the encoder takes a batch; each is computed again for its gradient: less memory, more time."""
     head: Literal["aspp", "light"] = "light"
@@ -359,6 +361,8 @@ class Config(Section):
     """Machines, each with that many processes, started by torchrun or SLURM."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
     """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
+    compile: bool = False
+    """torch.compile for the encoder: a minute before the first step. Slower on the CPUs tried; for GPUs (not tried)."""
     workers: Natural = 0
     """Processes that load data; the batches are the same for any number."""
     threads: Positive | None = None

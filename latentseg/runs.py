@@ -35,7 +35,10 @@ from latentseg.presets import differences, dump_config, load_config
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
-RUNTIME = ("device", "devices", "num_nodes", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder")
+RUNTIME = (
+    "device", "devices", "num_nodes", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder",
+    "compile", "model.channels_last",
+)  # fmt: skip
 """Options that may differ when a run is resumed: they do not change its result, or its last bits only (devices)."""
 
 

@@ -155,7 +155,8 @@ class Segmenter(nn.Module):
         self.semantic_head = _build_head(encoder, num_classes, config)
         self.latent_head = _build_head(encoder, num_latent, config) if num_latent else None
         self._fix_parameters()
-        self.to(memory_format=torch.channels_last)  # faster on CPUs and on GPUs
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
         self.train()
 
     @property
@@ -185,7 +186,7 @@ class Segmenter(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
-        images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
+        images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.pieces == 1 or not torch.is_grad_enabled():
                 maps: list[Tensor] = self.encoder(images)
