@@ -360,7 +360,7 @@ class Config(Section):
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
     """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
     workers: Natural = 0
-    """Processes that load data; the batches are the same for any number."""
+    """Processes that load data; 0: a thread, one batch ahead. The batches are the same for any number."""
     threads: Positive | None = None
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
     log_every: Positive = 20
