@@ -364,7 +364,7 @@ class Config(Section):
     compile: bool = False
     """torch.compile for the encoder: a minute before the first step. Slower on the CPUs tried; for GPUs (not tried)."""
     workers: Natural = 0
-    """Processes that load data; the batches are the same for any number."""
+    """Processes that load data; 0: a thread, one batch ahead. The batches are the same for any number."""
     threads: Positive | None = None
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
     log_every: Positive = 20

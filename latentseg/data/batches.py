@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -229,13 +230,13 @@ class StepDataset(TorchDataset[Batch]):
         return Shown(torch.stack(images), torch.stack(labels), torch.stack(valid), others)
 
     def _shown(self, stream: int, place: Place) -> Shown:
-        augment = self.config.augment
-        pixels = self.dataset.read_image(place.item)
+        augment, read = self.config.augment, self.dataset
+        pixels, ids = (read.read_image(place.item), None) if stream == UNLABELED else read.read_pair(place.item)
         view = view_at(self.config, stream, place, *pixels.shape[:2])
         image, valid = view_image(pixels, view, augment, self.mean), view_valid(view, augment)
-        if stream == UNLABELED:
+        if ids is None:
             return Shown(image, torch.full(augment.crop, IGNORE_INDEX), valid, self._strong(image, view, place))
-        return Shown(image, view_targets(self.dataset.read_targets(place.item), view, augment), valid)
+        return Shown(image, view_targets(ids, view, augment), valid)
 
     def _strong(self, image: Tensor, view: View, place: Place) -> tuple[Tensor, ...]:
         seeds = [
@@ -307,7 +308,19 @@ def batches(
         worker_init_fn=_one_thread,
         generator=torch.Generator(),  # its own: the global one must not depend on where a run starts
     )
-    return zip(steps, loader, strict=True)
+    stream: Iterator[Batch] = iter(loader) if config.workers else _one_ahead(iter(loader), len(steps))
+    return zip(steps, stream, strict=True)
+
+
+def _one_ahead(stream: Iterator[Batch], number: int) -> Iterator[Batch]:
+    """The first batches of a stream: a thread reads the next while one is in use. Errors come out with their batch."""
+    with ThreadPoolExecutor(1, "batches") as pool:
+        coming = pool.submit(next, stream) if number else None
+        for left in reversed(range(number)):
+            assert coming is not None
+            batch = coming.result()
+            coming = pool.submit(next, stream) if left else None
+            yield batch
 
 
 def _one_thread(_worker: int) -> None:

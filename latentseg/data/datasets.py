@@ -22,18 +22,18 @@ from latentseg.data.images import (
     IGNORE_INDEX,
     IMAGE_SUFFIXES,
     VOC_CLASSES,
+    MaskValues,
     check_headers,
     class_palette,
     data_folder,
     distinct_palette,
     files_by_stem,
     listing,
-    ranges,
     read_mask,
+    read_pair,
     read_rgb,
     resized,
     resized_ids,
-    value_table,
     voc_color,
     voc_root,
 )
@@ -96,7 +96,7 @@ class Dataset:
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
         self.palette = class_palette(len(self.classes), values, layout.colors)
         ignored = [] if config.class_map else config.ignored_values
-        self._values = value_table(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
+        self._values = MaskValues(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
         self._splits = _hold_out(layout.splits, config.holdout)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
@@ -122,11 +122,18 @@ class Dataset:
             )
         return list(self._splits[split])
 
+    def read_pair(self, item: Item) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What `read_image` and `read_targets` give of an image with labels; each file is opened once."""
+        if item.image is None or item.mask is None or self.remember:
+            return self.read_image(item), self.read_targets(item)
+        pixels, raw = read_pair(item.image, item.mask)
+        return resized(pixels, self.config.resize), resized_ids(self._ids(raw, item), self.config.resize)
+
     def read_image(self, item: Item) -> NDArray[np.uint8]:
         """Pixels of an image, RGB, shape (H, W, 3), scaled by `data.resize`."""
 
         def read() -> NDArray[np.uint8]:
-            pixels = self._scene(item)[0] if item.image is None else read_rgb(item.image, item.mask)
+            pixels = self._scene(item)[0].copy() if item.image is None else read_rgb(item.image, item.mask)
             return resized(pixels, self.config.resize)
 
         return self._remember(item, "image", read)
@@ -158,23 +165,16 @@ class Dataset:
         return _draw(self.config.scenes, item.scene or 0)
 
     def _targets(self, item: Item) -> NDArray[np.uint8]:
-        raw = self._scene(item)[1] if item.image is None else self._mask(item.image, item.mask)
-        targets = self._values[raw if raw.dtype == np.uint8 else np.where((raw < 0) | (raw > 255), 256, raw)]
-        if (targets < 0).any():
-            wrong, counts = np.unique(raw[targets < 0], return_counts=True)
-            listed = [f"{value} ({n} pixels)" for value, n in zip(wrong, counts, strict=True)][:10]
-            raise UserError(
-                f"mask {item.mask} holds values outside the {len(self.classes)} classes: {', '.join(listed)}; "
-                f"allowed are {ranges(np.flatnonzero(self._values >= 0))}. Add them to data.ignored_values, or map "
-                f"them with data.class_map"
-            )
-        return targets.astype(np.uint8)
+        if item.image is None:
+            return self._ids(self._scene(item)[1], item)
+        if item.mask is None:
+            raise UserError(f"image {item.image} has no mask, so it can be neither labelled nor scored; add one")
+        raw = read_mask(item.mask)
+        check_headers(item.image, item.mask, raw)
+        return self._ids(raw, item)
 
-    def _mask(self, image: Path, mask: Path | None) -> NDArray[np.integer[Any]]:
-        if mask is None:
-            raise UserError(f"image {image} has no mask, so it can be neither labelled nor scored; add one")
-        check_headers(image, mask)
-        return read_mask(mask)
+    def _ids(self, raw: NDArray[np.integer[Any]], item: Item) -> NDArray[np.uint8]:
+        return self._values.ids(raw, item.mask, len(self.classes))
 
 
 def open_dataset(config: DataConfig, remember: bool = False) -> Dataset:

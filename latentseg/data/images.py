@@ -92,8 +92,18 @@ def read_rgb(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
         UserError: A file is missing, no image, or truncated, or the sizes differ.
     """
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image) if _must_turn(image, path, mask) else image
-        return np.array(_to_rgb(upright, path))
+        return _upright_rgb(image, path, mask, _size(mask))
+
+
+def read_pair(path: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
+    """An image as `read_rgb` gives it and its mask as `read_mask` does; each file is opened once.
+
+    Raises:
+        UserError: As `read_rgb` and `read_mask`.
+    """
+    raw = read_mask(mask)
+    with _opened(path) as image:
+        return _upright_rgb(image, path, mask, raw.shape[::-1]), raw
 
 
 def read_mask(path: Path) -> NDArray[np.integer[Any]]:
@@ -113,14 +123,19 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
         return np.array(mask, dtype=np.uint8 if mask.mode in {"P", "L", "1"} else np.int32)
 
 
-def check_headers(path: Path, mask: Path | None) -> None:
+def check_headers(path: Path, mask: Path | None, raw: NDArray[np.integer[Any]] | None = None) -> None:
     """Open an image and its mask without decoding them; their sizes must agree.
+
+    Args:
+        path: The image.
+        mask: Its mask.
+        raw: What `read_mask` gave for it: it is not opened once more.
 
     Raises:
         UserError: A file is missing or no image, or the sizes differ.
     """
     with _opened(path) as image:
-        _must_turn(image, path, mask)
+        _must_turn(image, path, mask, _size(mask) if raw is None else raw.shape[::-1])
 
 
 def data_folder(name: str | None, kind: str) -> Path:
@@ -150,18 +165,18 @@ def voc_root(root: Path) -> Path:
 
 
 def resized(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Scale an image (H, W, 3) by a factor, smoothly; always a new array."""
+    """Scale an image (H, W, 3) by a factor, smoothly; the same array if the factor is 1."""
     return _scaled(pixels, factor, Image.Resampling.BILINEAR)
 
 
 def resized_ids(ids: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Scale a map of ids (H, W) by a factor, taking the nearest pixel; always a new array."""
+    """Scale a map of ids (H, W) by a factor, taking the nearest pixel; the same array if the factor is 1."""
     return _scaled(ids, factor, Image.Resampling.NEAREST)
 
 
 def _scaled(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) -> NDArray[np.uint8]:
     if factor == 1.0:
-        return pixels.copy()
+        return pixels
     height, width = (max(1, round(size * factor)) for size in pixels.shape[:2])
     return np.array(Image.fromarray(pixels).resize((width, height), how))
 
@@ -177,14 +192,28 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} has no readable image content ({error}); replace or remove the file") from error
 
 
-def _must_turn(image: Image.Image, path: Path, mask: Path | None) -> bool:
+def _size(mask: Path | None) -> tuple[int, ...] | None:
+    """Width and height that a mask file says it has."""
+    if mask is None:
+        return None
+    with _opened(mask) as opened:
+        return opened.size
+
+
+def _upright_rgb(
+    image: Image.Image, path: Path, mask: Path | None, wanted: tuple[int, ...] | None
+) -> NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(image) if _must_turn(image, path, mask, wanted) else image
+    return np.array(_to_rgb(upright, path))
+
+
+def _must_turn(image: Image.Image, path: Path, mask: Path | None, wanted: tuple[int, ...] | None) -> bool:
+    """Whether EXIF turns an image whose mask is `wanted` wide and high; None: it has no mask."""
     # Pillow decodes a whole PNG to look for EXIF behind the pixels; only what stands before them counts here.
     has_exif = image.format != "PNG" or "exif" in image.info
     orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
-    if mask is None:
+    if wanted is None:
         return bool(orientation != 1)
-    with _opened(mask) as opened:
-        wanted = opened.size
     if wanted == image.size:
         return False
     if orientation in {5, 6, 7, 8} and wanted == image.size[::-1]:
@@ -204,22 +233,48 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def value_table(values: dict[int, int], ignored: list[int], others: int) -> NDArray[np.int16]:
-    """Look-up table from mask value to class id, shape (257,).
+class MaskValues:
+    """What the values of a mask stand for.
 
     Args:
         values: Mask value -> class id.
         ignored: Mask values without a label; they become 255, whatever `values` says.
-        others: What all other values become: 255 (ignored) or -1 (refused). Entry 256 stands for values that
-            do not fit a byte.
+        others: What all other values become: 255 (ignored) or -1 (refused).
     """
-    table = np.full(257, others, np.int16)
-    table[list(values)] = list(values.values())
-    table[ignored] = IGNORE_INDEX
-    return table
+
+    def __init__(self, values: dict[int, int], ignored: list[int], others: int) -> None:
+        self.table = np.full(257, others, np.int16)  # the last entry stands for values that do not fit a byte
+        self.table[list(values)] = list(values.values())
+        self.table[ignored] = IGNORE_INDEX
+        # Bytes have a table of their own, in which an id that no value has marks the refused ones: where a byte is
+        # refused, the others cannot take all 256 ids.
+        entries = self.table[:256]
+        self._refused = min(set(range(256)) - set(entries.tolist())) if (entries < 0).any() else None
+        self._bytes = np.where(entries < 0, self._refused or 0, entries).astype(np.uint8).tobytes()
+
+    def ids(self, raw: NDArray[np.integer[Any]], mask: Path | None, num_classes: int) -> NDArray[np.uint8]:
+        """Class ids of a mask's values, shape (H, W), 255 where there is no label.
+
+        Raises:
+            UserError: A value is refused.
+        """
+        if raw.dtype == np.uint8:  # Python's own look-up of bytes takes half the time of NumPy's
+            ids = bytearray(raw).translate(self._bytes)
+            if self._refused is None or self._refused not in ids:
+                return np.frombuffer(ids, np.uint8).reshape(raw.shape)
+        found = self.table[raw if raw.dtype == np.uint8 else np.where((raw < 0) | (raw > 255), 256, raw)]
+        if (found < 0).any():
+            wrong, counts = np.unique(raw[found < 0], return_counts=True)
+            listed = [f"{value} ({n} pixels)" for value, n in zip(wrong, counts, strict=True)][:10]
+            raise UserError(
+                f"mask {mask} holds values outside the {num_classes} classes: {', '.join(listed)}; "
+                f"allowed are {ranges(np.flatnonzero(self.table >= 0))}. Add them to data.ignored_values, or map "
+                f"them with data.class_map"
+            )
+        return found.astype(np.uint8)
 
 
 def distinct_palette(number: int) -> NDArray[np.uint8]:

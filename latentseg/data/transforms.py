@@ -77,12 +77,18 @@ def view_image(
     image: NDArray[np.uint8], view: View, augment: AugmentConfig, mean: tuple[float, float, float]
 ) -> Tensor:
     """The view of an image (H, W, 3), RGB, uint8: float32 in 0..1, shape (3, h, w), padded with the mean colour."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    pixels = _window(pixels, view, InterpolationMode.BILINEAR)
-    shown = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1).expand(3, *augment.crop).clone()
-    _, _, height, width = view.window
-    shown[:, :height, :width] = _recolored(pixels, augment, view.colors).float() / 255
-    return shown
+    scaled = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # channels last: resized in half the time
+    if view.size != scaled.shape[-2:]:
+        scaled = functional.resize(scaled, list(view.size), InterpolationMode.BILINEAR)
+    top, left, height, width = view.window
+    window = scaled.numpy()[:, top : top + height, left : left + width]
+    pixels = torch.from_numpy((window[..., ::-1] if view.flip else window).copy())
+    pixels = _recolored(pixels, augment, view.colors)
+    shown = np.empty((3, *augment.crop), np.float32)
+    np.divide(pixels.numpy(), np.float32(255), out=shown[:, :height, :width])
+    padding = np.array(mean, np.float32).reshape(3, 1, 1)
+    shown[:, height:], shown[:, :height, width:] = padding, padding
+    return torch.from_numpy(shown)
 
 
 def strong_image(weak: Tensor, view: View, draws: Strong, strong: StrongConfig) -> Tensor:
@@ -113,10 +119,13 @@ def strong_image(weak: Tensor, view: View, draws: Strong, strong: StrongConfig) 
 
 def view_targets(targets: NDArray[np.uint8], view: View, augment: AugmentConfig) -> Tensor:
     """The view of class ids (H, W), uint8: int64, shape (h, w), 255 where there is no label."""
-    labels = torch.full(augment.crop, IGNORE_INDEX, dtype=torch.int64)
-    ids = torch.from_numpy(np.ascontiguousarray(targets))[None]
-    _, _, height, width = view.window
-    labels[:height, :width] = _window(ids, view, InterpolationMode.NEAREST_EXACT)[0]
+    top, left, height, width = view.window
+    rows = _nearest(targets.shape[0], view.size[0])[top : top + height]
+    columns = _nearest(targets.shape[1], view.size[1])[left : left + width]
+    ids = targets.take(rows, axis=0).take(columns[::-1] if view.flip else columns, axis=1)
+    labels = torch.empty(augment.crop, dtype=torch.int64)
+    labels[:height, :width] = torch.from_numpy(ids)
+    labels[height:], labels[:height, width:] = IGNORE_INDEX, IGNORE_INDEX
     return labels
 
 
@@ -128,10 +137,10 @@ def view_valid(view: View, augment: AugmentConfig) -> Tensor:
     return valid
 
 
-def _window(pixels: Tensor, view: View, how: InterpolationMode) -> Tensor:
-    scaled = functional.resize(pixels, list(view.size), how) if view.size != pixels.shape[-2:] else pixels
-    cropped: Tensor = functional.crop(scaled, *view.window)
-    return cropped.flip(-1) if view.flip else cropped
+def _nearest(length: int, scaled: int) -> NDArray[np.int64]:
+    """Which row (or column) of a map each one of the scaled map shows: as PyTorch's `nearest-exact`."""
+    places = (np.arange(scaled, dtype=np.float32) + np.float32(0.5)) * (np.float32(length) / np.float32(scaled))
+    return np.minimum(places.astype(np.int64), length - 1)
 
 
 def _recolored(pixels: Tensor, amounts: AugmentConfig | StrongConfig, draws: tuple[float, ...]) -> Tensor:

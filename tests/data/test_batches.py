@@ -1,8 +1,11 @@
+import gc
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toy import tensors
@@ -11,6 +14,7 @@ from latentseg.config import Config
 from latentseg.data.batches import LABELED, UNLABELED, Batch, StepDataset, batch_notes, batches, indices, step_seed
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
+from latentseg.errors import UserError
 
 MEAN = (0.5, 0.5, 0.5)
 
@@ -194,3 +198,72 @@ def test_strong_views_and_seed_move_with_the_batch(
     pinned = batch.pin_memory()
     assert pinned.seed == batch.seed
     assert all(torch.equal(one, other + 1) for one, other in zip(pinned.strong, batch.strong, strict=True))
+
+
+def test_a_thread_reads_one_batch_ahead_and_no_more(
+    folder_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, split, config = setup(folder_set())
+    asked: list[int] = []
+    really = StepDataset.__getitem__
+
+    def noted(self: StepDataset, step: int) -> Batch:
+        asked.append(step)
+        return really(self, step)
+
+    monkeypatch.setattr(StepDataset, "__getitem__", noted)
+    stream = batches(dataset, split, config, MEAN, start=2)
+    assert asked == []
+    alone = StepDataset(dataset, split, config, MEAN)
+    for expected in range(2, 7):
+        step, batch = next(stream)
+        assert step == expected
+        assert same(batch, really(alone, step))
+        assert set(asked) <= set(range(2, min(expected + 2, 7)))
+    assert list(stream) == []
+    assert asked == [2, 3, 4, 5, 6]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize("error", [UserError("this mask is broken"), KeyboardInterrupt("stop"), StopIteration()])
+def test_errors_of_the_thread_come_out_with_their_batch(
+    folder_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    dataset, split, config = setup(folder_set())
+    really = StepDataset.__getitem__
+
+    def broken(self: StepDataset, step: int) -> Batch:
+        if step == 3:
+            raise error
+        return really(self, step)
+
+    monkeypatch.setattr(StepDataset, "__getitem__", broken)
+    stream = batches(dataset, split, config, MEAN)
+    assert [next(stream)[0] for _ in range(3)] == [0, 1, 2]
+    expected = RuntimeError if isinstance(error, StopIteration) else type(error)
+    with pytest.raises(expected, match=str(error) or "StopIteration"):
+        next(stream)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_a_stream_that_is_left_early_leaves_no_thread(folder_set: Callable[..., Path]) -> None:
+    dataset, split, config = setup(folder_set())
+    stream = batches(dataset, split, config, MEAN)
+    next(stream)
+    del stream
+    gc.collect()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_the_images_in_memory_stay_as_they_are(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(size=(30, 40))
+    kept, split, config = setup(root, method={"name": "unimatch"}, steps=12)
+    kept = open_dataset(config.data, remember=True)
+    fresh = open_dataset(config.data)
+    for _, batch in batches(kept, split, config, MEAN):
+        for part in (batch.images, batch.unlabeled, batch.targets, *batch.strong):
+            tensors(part).fill_(0) if part is not None else None
+    for item in [*split.labeled, *split.unlabeled]:
+        np.testing.assert_array_equal(kept.read_image(item), fresh.read_image(item))
+    for item in split.labeled:
+        np.testing.assert_array_equal(kept.read_targets(item), fresh.read_targets(item))

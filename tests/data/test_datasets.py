@@ -9,7 +9,7 @@ from latentseg import losses
 from latentseg.config import DataConfig, ScenesConfig
 from latentseg.data import images
 from latentseg.data.datasets import Item, open_dataset, write_scenes
-from latentseg.data.images import VOC_CLASSES, read_mask, read_rgb, voc_color
+from latentseg.data.images import VOC_CLASSES, MaskValues, read_mask, read_rgb, voc_color
 from latentseg.errors import UserError
 
 
@@ -199,6 +199,79 @@ def test_cache_reads_once_and_hands_out_copies(folder_set: Callable[..., Path]) 
     dataset.read_image(item)[:] = 0
     (root / "images/val/00.png").unlink()
     np.testing.assert_array_equal(dataset.read_image(item), first)
+
+
+def test_a_pair_is_image_and_targets(folder_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_set()
+    for options in ({}, {"resize": 0.5}):
+        config = DataConfig.model_validate({"root": str(root)} | options)
+        for remember in (False, True):
+            dataset = open_dataset(config, remember)
+            item = dataset.items("val")[0]
+            for _ in range(2):
+                pixels, ids = dataset.read_pair(item)
+                np.testing.assert_array_equal(pixels, dataset.read_image(item))
+                np.testing.assert_array_equal(ids, dataset.read_targets(item))
+                pixels[:], ids[:] = 0, 0  # its own: what is kept stays
+    opened: list[Path] = []
+    really = Image.open
+
+    def noted(path: Path) -> Image.Image:
+        opened.append(path)
+        return really(path)
+
+    monkeypatch.setattr(Image, "open", noted)
+    open_dataset(config).read_pair(item)
+    assert sorted(map(str, opened)) == sorted([str(item.image), str(item.mask)])  # each file once
+    scenes = open_dataset(DataConfig.model_validate({"kind": "scenes", "scenes": {"height": 32, "width": 48}}))
+    item = scenes.items("train")[0]
+    pixels, ids = scenes.read_pair(item)
+    first = pixels.copy(), ids.copy()
+    pixels[:], ids[:] = 0, 0
+    for found, expected in zip(scenes.read_pair(item), first, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_pair_that_is_broken_is_explained(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=6)
+    dataset = open_dataset(DataConfig(root=str(root)))
+    items = {item.id: item for item in dataset.items("train")}
+    images, masks = root / "images/train", root / "masks/train"
+    Image.new("L", (12, 16)).save(masks / "00.png")
+    Image.new("RGB", (16, 12)).save(masks / "01.png")
+    (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:60])
+    (images / "03.png").write_bytes((images / "03.png").read_bytes()[:60])
+    (images / "04.png").unlink()
+    Image.fromarray(np.full((12, 16), 77, np.uint8)).save(masks / "05.png")
+    problems = {
+        "00": r"images/train/00\.png is 16x12, .*masks/train/00\.png is 12x16",
+        "01": r"masks/train/01\.png is a colour image.*class_map",
+        "02": r"masks/train/02\.png has no readable image content",
+        "03": r"images/train/03\.png has no readable image content",
+        "04": r"images/train/04\.png does not exist",
+        "05": r"masks/train/05\.png holds values outside the \d+ classes: 77 \(192 pixels\)",
+    }
+    for name, problem in problems.items():
+        with pytest.raises(UserError, match=problem):
+            dataset.read_pair(items[name])
+
+
+def test_refused_values_are_found_whatever_the_others_are() -> None:
+    every = np.arange(256, dtype=np.uint8)[None]
+    ids = MaskValues({value: value for value in range(255)}, [255], -1).ids(every, None, 255)
+    np.testing.assert_array_equal(ids, every)  # no value is refused, and no id is free to mark one
+    with pytest.raises(UserError, match=r"255 classes: 300 \(1 pixels\)"):
+        MaskValues({value: value for value in range(255)}, [255], -1).ids(np.array([[0, 300]], np.int32), None, 255)
+    for refused in (0, 1, 100, 255):
+        values = MaskValues({v: (v + 7) % 255 for v in range(256) if v != refused}, [], -1)
+        rest = every[every != refused][None]
+        np.testing.assert_array_equal(values.ids(rest, None, 255), (rest.astype(int) + 7) % 255)
+        np.testing.assert_array_equal(values.ids(rest.astype(np.int32), None, 255), (rest.astype(int) + 7) % 255)
+        for raw in (every, every.astype(np.int32)):
+            with pytest.raises(UserError, match=rf"outside the 255 classes: {refused} \(1 pixels\)"):
+                values.ids(raw, None, 255)
+    ignored = MaskValues({3: 0}, [], 255).ids(np.array([[3, 4], [-1, 70000]], np.int32), None, 1)
+    assert ignored.tolist() == [[0, 255], [255, 255]]
 
 
 def test_voc_finds_its_root_lists_and_palette(voc_set: Callable[..., Path]) -> None:

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from latentseg.config import AugmentConfig, StrongConfig
 from latentseg.data.transforms import (
@@ -138,6 +141,59 @@ def test_scales_come_in_steps_where_asked_for() -> None:
     sizes = {draw_view(100, 200, augment, np.random.default_rng(seed)).size for seed in range(300)}
     assert sizes == {(10 * k, 20 * k) for k in range(5, 17)}  # 0.5 + k / 10, k = 0..11
     assert draw_view(100, 200, options(scale=(1, 1), scale_step=0.1), np.random.default_rng(0)).size == (100, 200)
+
+
+def resized_then_cropped(pixels: torch.Tensor, view: View, how: InterpolationMode) -> torch.Tensor:
+    """The plain way: scale all of (C, H, W), keep the window, mirror."""
+    scaled = functional.resize(pixels.contiguous(), list(view.size), how)
+    window: torch.Tensor = functional.crop(scaled, *view.window)
+    return window.flip(-1) if view.flip else window
+
+
+@pytest.mark.parametrize("size", [(37, 50), (61, 45), (9, 300), (1, 1), (2, 40)])
+def test_views_are_the_image_scaled_then_cropped_then_mirrored(size: tuple[int, int]) -> None:
+    image, targets = pair(*size)
+    augment = options(scale=(0.4, 2.0), crop=(32, 33), mirror=0.5)
+    flips, borders = set(), set()
+    for seed in range(100):
+        view = draw_view(*size, augment, np.random.default_rng(seed))
+        top, left, height, width = view.window
+        flips.add(view.flip)
+        borders.add((top == 0, left == 0, top + height == view.size[0], left + width == view.size[1]))
+        pixels, ids = torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(targets)[None]
+        shown = torch.tensor(MEAN).view(3, 1, 1).expand(3, 32, 33).clone()
+        shown[:, :height, :width] = resized_then_cropped(pixels, view, InterpolationMode.BILINEAR).float() / 255
+        labels = torch.full((32, 33), 255)
+        labels[:height, :width] = resized_then_cropped(ids, view, InterpolationMode.NEAREST_EXACT)[0]
+        assert torch.equal(view_image(image, view, augment, MEAN), shown)
+        assert torch.equal(view_targets(targets, view, augment), labels)
+    assert flips == {True, False}
+    assert len(borders) > 3 or min(size) < 32  # inner windows, too
+
+
+@pytest.mark.parametrize("length", [1, 7, 180, 375, 500])
+def test_masks_take_the_rows_that_pytorch_takes(length: int) -> None:
+    rows = np.repeat(np.arange(length, dtype=np.int32)[:, None], 2, axis=1)
+    for scaled in range(1, 2 * length + 2):
+        view = View((scaled, 2), (0, 0, scaled, 2), False, (0.5,) * 4)
+        halves = [(rows >> shift & 255).astype(np.uint8) for shift in (0, 8)]  # 500 rows do not fit a byte
+        low, high = (view_targets(half, view, options(crop=(scaled, 2))) for half in halves)
+        expected = nn.functional.interpolate(torch.arange(length).view(1, 1, -1).float(), scaled, mode="nearest-exact")
+        assert torch.equal((low + 256 * high)[:, 0], expected[0, 0].long())
+
+
+def test_views_of_arrays_in_any_memory_order_leave_them_alone() -> None:
+    image, targets = pair(20, 24)
+    views = [image, np.asfortranarray(image), image[::-1][::-1], np.concatenate([image, image], axis=1)[:, :24]]
+    before = image.copy()
+    for seed in range(5):
+        view = draw_view(20, 24, options(scale=(0.5, 1.5), mirror=0.5), np.random.default_rng(seed))
+        shown = [view_image(array, view, options(), MEAN) for array in views]
+        assert all(torch.equal(shown[0], other) for other in shown)
+        view_targets(targets, view, options()).fill_(7)
+        shown[0].fill_(0.5)
+    np.testing.assert_array_equal(image, before)
+    assert targets.max() == 2
 
 
 OFF = {"jitter": 0.0, "grey": 0.0, "blur": 0.0}
