@@ -21,7 +21,7 @@ from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
-from latentseg.parallel import make_fabric
+from latentseg.parallel import choose_precision, make_fabric
 from latentseg.presets import load_config
 from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, duration, threads_each
 from latentseg.training import build_state, set_up, training_step
@@ -116,7 +116,8 @@ def _time_scoring(config: Config, sweep: Sweep, dataset: Dataset) -> float:
     splits = [split for split in dict.fromkeys((config.validate_split, *sweep.splits)) if dataset.has(split)]
     items = dataset.items(splits[0])[:IMAGES] if splits else []
     clock = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference)
+    precision = choose_precision(config, next(state.segmenter.parameters()).device)
+    score_items(state.segmenter, dataset, items, config.inference, precision)
     each = (time.perf_counter() - clock) / max(1, len(items))
     return each * sum(len(dataset.items(split)) for split in splits)
 
