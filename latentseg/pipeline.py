@@ -4,6 +4,7 @@
 the one before it and holds a bounded number of images, so memory does not grow with their number.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +22,8 @@ from latentseg.parallel import Precision
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
-THREADS = 2
-"""Threads that decode, and threads that encode: they take what the network leaves of two cores, or keep up a GPU."""
+THREADS = min(8, max(2, (os.cpu_count() or 2) // 2))
+"""Threads that decode, and threads that encode: two take what the network leaves of two cores; a GPU is fast."""
 AHEAD = 8
 """Images that wait before the network, and behind it."""
 PIXELS = {"cpu": 2**18, "cuda": 2**22, "mps": 2**21}
@@ -77,6 +78,8 @@ def in_threads(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        if isinstance(things, Generator):
+            things.close()  # now, also where a traceback still holds it: its own threads end, its bar goes
 
 
 def predict_all(

@@ -180,8 +180,9 @@ def _predict_images(model: Model, jobs: list[_Job], out: Path, broken: list[str]
         colored = overlay(seen.pixels, maps.labels.numpy(), model.run.palette)
         write_whole(_result(out, "overlay", seen.name), rgb_png(colored))
 
-    with closing(in_threads(write, _predict_all(model, readable()))) as written:
-        return sum(1 for _ in track(written, "predicting", len(jobs)))
+    predicted = track(_predict_all(model, readable()), "predicting", len(jobs))
+    with closing(in_threads(write, predicted)) as written:
+        return sum(1 for _ in written)
 
 
 def _predict_video(model: Model, job: _Job, out: Path, broken: list[str]) -> int:
@@ -207,9 +208,9 @@ def _predict_video(model: Model, job: _Job, out: Path, broken: list[str]) -> int
         return image.frame._replace(pixels=overlay(image.pixels, maps.labels.numpy(), model.run.palette))
 
     with VideoWriter(_result(out, "overlay", job.name, ".mp4"), video.rate) as writer:
-        drawn = in_threads(draw, _predict_all(model, seen()))
+        drawn = in_threads(draw, track(_predict_all(model, seen()), job.source.name, video.count))
         with closing(in_threads(lambda frame: writer.add(frame.pixels, frame.seconds), drawn, threads=1)) as written:
-            count = sum(1 for _ in track(written, job.source.name, video.count))
+            count = sum(1 for _ in written)
     if video.problem:
         broken.append(f"{video.problem}; what was read before is predicted")
     return count
