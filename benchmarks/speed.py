@@ -6,8 +6,8 @@
     python benchmarks/speed.py draw                     # speed.png and growth.png from speed.json
 
 `step`: parts and ratios of a step, CPU time of one thread. `wall`: whole steps with loading ahead, wall clock.
-`memory`: one step of preset voc. `growth`: a step over its sizes. `choices`: number formats and memory orders. `weak`: two
-processes against one. Loading and prediction have scripts of their own beside this one.
+`memory`: one step of preset voc. `growth`: a step over its sizes. `choices`: number formats and memory orders.
+`weak`: two processes against one. Loading and prediction have scripts of their own beside this one.
 Results: benchmarks/speed.json, with machine, versions and the time of each part.
 """
 

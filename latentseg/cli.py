@@ -101,14 +101,17 @@ def evaluate(
 @app.command()
 def predict(
     run: RunFolder,
-    paths: Annotated[list[Path], typer.Argument(help="Images and folders of images.", metavar="PATHS...")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders of images, videos.", metavar="PATHS...")],
     out: Annotated[Path, typer.Option(help="Folder of the results: index/, overlay/ and latent/.")],
     checkpoint: Checkpoint = "last",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option as key=value, such as inference.mirror=true.")
     ] = None,
 ) -> None:
-    """Predict images: index PNGs with the palette of the data set, colour overlays, latent maps."""
+    """Predict images: index PNGs with the palette of the data set, colour overlays, latent maps.
+
+    A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
+    """
     from latentseg.prediction import load  # noqa: PLC0415
     from latentseg.prediction import predict as run_prediction  # noqa: PLC0415
 

@@ -340,6 +340,8 @@ class InferenceConfig(Section):
     """Average with the mirrored image."""
     pad_to: tuple[Positive, Positive] | None = None
     """whole: pad to this height and width where it is larger (AdvSemiSeg on VOC: 505); only as needed if null."""
+    batch_size: Positive | None = None
+    """Images of equal size predicted at once; null: small ones several, up to 2^18 pixels on a CPU, 2^22 on a GPU."""
     miou_over: Literal["occurring", "hit", "all"] = "occurring"
     """Classes in the mean: in truth or prediction; with a true positive (AdvSemiSeg); all, absent as 0 (UniMatch)."""
 

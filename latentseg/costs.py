@@ -199,7 +199,8 @@ def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
     began = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference)
+    precision = choose_precision(config, choose_device(config.device))
+    score_items(state.segmenter, dataset, items, config.inference, precision)
     return (time.perf_counter() - began) / len(items)
 
 

@@ -6,22 +6,32 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
 from latentseg.checkpoints import write_atomically
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.errors import UserError
-from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.inference import load_segmenter
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import connected, make_fabric, rank, whole, world
+from latentseg.parallel import Precision, choose_precision, connected, make_fabric, rank, whole, world
+from latentseg.pipeline import Ready, in_threads, predict_all
+from latentseg.processor import full_speed
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
 
 
-def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], inference: InferenceConfig) -> Scores:
+def score_items(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    items: list[Item],
+    inference: InferenceConfig,
+    precision: Precision = "32-true",
+) -> Scores:
     """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode.
 
     Several processes take an image each in turn; all return the scores of all images.
@@ -31,12 +41,14 @@ def score_items(segmenter: Segmenter, dataset: Dataset, items: list[Item], infer
     device = next(segmenter.parameters()).device
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     own = items[rank() :: world()]
-    for item in track(own, "scoring") if rank() == 0 else own:
-        targets = torch.from_numpy(dataset.read_targets(item, resized=False))
-        image = to_tensor(dataset.read_image(item), device)
-        size = (int(targets.shape[0]), int(targets.shape[1]))
-        preds = predict_probs(segmenter, image, inference, size).semantic.argmax(1)[0].cpu()
-        matrix += confusion_matrix(preds, targets, num_classes)
+
+    def read(item: Item) -> Ready[NDArray[np.uint8]]:
+        targets = dataset.read_targets(item, resized=False)
+        return Ready(targets, dataset.read_image(item), (targets.shape[0], targets.shape[1]))
+
+    predicted = predict_all(segmenter, in_threads(read, own), inference, precision)
+    for targets, maps in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
+        matrix += confusion_matrix(maps.labels, torch.from_numpy(targets), num_classes)
     return scores(whole(matrix.to(device)).cpu(), inference.miou_over)
 
 
@@ -80,7 +92,7 @@ def evaluate(
         run: The run folder.
         split: val, test, holdout or train.
         checkpoint: last, or best (by the validation during training).
-        overrides: `key=value` for data.root, device, devices, num_nodes, threads or inference.*.
+        overrides: `key=value` for data.root, device, devices, num_nodes, threads, precision or inference.*.
 
     Raises:
         UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
@@ -92,10 +104,11 @@ def evaluate(
             f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
         )
     items = dataset.items(split)
-    with connected(make_fabric(opened.config)):  # first: it tells each process its GPU
+    with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
         segmenter, step = load_segmenter(opened, checkpoint)
         began = time.perf_counter()
-        result = score_items(segmenter, dataset, items, opened.config.inference)
+        precision = choose_precision(opened.config, next(segmenter.parameters()).device)
+        result = score_items(segmenter, dataset, items, opened.config.inference, precision)
         seconds = round(time.perf_counter() - began, 1)
         evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
         if rank() == 0:

@@ -25,13 +25,19 @@ def confusion_matrix(preds: Tensor, targets: Tensor, num_classes: int) -> Tensor
     """
     if preds.shape != targets.shape:
         raise ValueError(f"predictions of shape {tuple(preds.shape)}, targets of {tuple(targets.shape)}")
-    valid = targets != IGNORE_INDEX
-    truth, guess = targets[valid].long(), preds[valid].long()
-    for name, ids in (("targets", truth), ("predictions", guess)):
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < num_classes:
+    rows, columns = _bytes(targets, "targets", num_classes), _bytes(preds, "predictions", num_classes)
+    pairs = torch.bincount((rows.int() * 256 + columns).flatten(), minlength=256 * 256).reshape(256, 256)
+    known = pairs[:IGNORE_INDEX]  # all bytes are counted: what lies outside the classes shows without a look at pixels
+    for name, outside in (("targets", known[num_classes:]), ("predictions", known[:, num_classes:])):
+        if bool(outside.any()):
             raise ValueError(f"{name} hold values outside 0..{num_classes - 1}")
-    pairs = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
-    return pairs.reshape(num_classes, num_classes)
+    return known[:num_classes, :num_classes].clone()
+
+
+def _bytes(ids: Tensor, name: str, num_classes: int) -> Tensor:
+    if ids.dtype != torch.uint8 and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= 255:
+        raise ValueError(f"{name} hold values outside 0..{num_classes - 1}")
+    return ids.byte()
 
 
 @dataclass(frozen=True)

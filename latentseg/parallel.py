@@ -22,6 +22,7 @@ from latentseg.config import Config
 from latentseg.errors import UserError
 
 Thing = TypeVar("Thing")
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 """What PyTorch's errors say when another process is gone."""
 
@@ -63,7 +64,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_precision(config: Config, device: torch.device) -> Literal["32-true", "bf16-mixed", "64-true"]:
+def choose_precision(config: Config, device: torch.device) -> Precision:
     """The number format of a run on a device; for `auto`, the faster one that is known to train as well.
 
     bfloat16 on GPUs that compute in it, and on such CPUs for ResNets (about twice as fast); float32 elsewhere: on a CPU

@@ -35,7 +35,17 @@ from latentseg.methods import Losses, Method, Networks, build_method, describe, 
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
-from latentseg.parallel import average, connected, from_first, is_first, make_fabric, peers_named, rank, world
+from latentseg.parallel import (
+    average,
+    choose_precision,
+    connected,
+    from_first,
+    is_first,
+    make_fabric,
+    peers_named,
+    rank,
+    world,
+)
 from latentseg.processor import full_speed
 from latentseg.progress import track_steps
 from latentseg.runs import LOCK, Log, Run, check_run_folder, create_run, free_path, make_folder
@@ -321,7 +331,8 @@ def _validate(
     config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log | None, step: int
 ) -> None:
     """Score the held-out images, a part of them on each process; keep the weights if they are the best so far."""
-    result = score_items(state.segmenter, dataset, items, config.inference)
+    precision = choose_precision(config, next(state.segmenter.parameters()).device)
+    result = score_items(state.segmenter, dataset, items, config.inference, precision)
     if log is None:
         return
     names = ("miou", "iou", "pixel_accuracy")

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from latentseg.errors import UserError
 from latentseg.evaluation import Evaluation, evaluate, score_items
 from latentseg.inference import load_segmenter
 from latentseg.metrics import Scores
+from latentseg.models.segmenter import LightHead
 from latentseg.prediction import load
 from latentseg.presets import load_config
 from latentseg.runs import open_run
@@ -107,6 +109,37 @@ def test_scores_equal_those_by_hand(data: Path, runs: dict[float, Path], resize:
     assert result.scores.pixel_accuracy == pytest.approx(sum(hits) / matrix.sum(), abs=1e-12)
     assert result.scores.absent == 1
     assert (result.images, result.step, result.split, result.checkpoint) == (3, 2, "val", "last")
+
+
+@pytest.mark.parametrize("resize", [1.0, 0.5])
+def test_scores_do_not_depend_on_the_batch(runs: dict[float, Path], resize: float) -> None:
+    alone = evaluate(runs[resize], overrides=["inference.batch_size=1"])
+    for size in ("2", "100", "null"):
+        together = evaluate(runs[resize], overrides=[f"inference.batch_size={size}"])
+        assert together.scores.iou[:3] == pytest.approx(alone.scores.iou[:3], abs=2e-3)  # ties within float error
+
+
+def test_scoring_leaves_the_latent_branch_out(runs: dict[float, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[Any] = []
+    monkeypatch.setattr(LightHead, "forward", _count_heads(LightHead.forward, heads))
+    evaluate(runs[1.0], overrides=["inference.batch_size=1"])
+    assert len(heads) == len(SIZES)
+
+
+def _count_heads(forward: Any, heads: list[Any]) -> Any:
+    def counted(head: LightHead, maps: Any) -> Any:
+        heads.append(head)
+        return forward(head, maps)
+
+    return counted
+
+
+def test_a_broken_mask_is_named(data: Path, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    folder = train_on(root, tmp_path / "run", 1.0)
+    (root / "masks" / "val" / "1.png").write_text("no image")
+    with pytest.raises(UserError, match=r"masks/val/1\.png has no readable image content"):
+        evaluate(folder)
 
 
 def test_resizing_makes_a_difference(runs: dict[float, Path]) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.inference import _starts, predict_probs, to_tensor
+from latentseg.inference import _starts, largest, predict_labels, predict_probs, to_tensor
 from latentseg.models.segmenter import Output
 from latentseg.parallel import choose_device
 
@@ -32,9 +32,10 @@ class PerPixel(nn.Module):
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         return self.grid * -(-height // self.grid), self.grid * -(-width // self.grid)
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, latent: bool = True) -> Output:
         self.seen.append(images)
-        return Output(5 * self.semantic(images), None if self.latent is None else 5 * self.latent(images))
+        groups = 5 * self.latent(images) if latent and self.latent is not None else None
+        return Output(5 * self.semantic(images), groups)
 
 
 class Columns(PerPixel):
@@ -43,7 +44,7 @@ class Columns(PerPixel):
     def __init__(self) -> None:
         super().__init__(2, 0)
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, latent: bool = True) -> Output:
         self.seen.append(images)
         left = torch.arange(images.shape[-1]) < images.shape[-1] // 2
         logits = torch.stack([left, ~left]).float() * 100
@@ -181,3 +182,53 @@ def test_images_are_padded_to_the_asked_size_and_cropped_back(images: Tensor) ->
     assert segmenter.seen[0].shape[-2:] == (56, 56)  # (50, 53), up to the grid
     assert segmenter.seen[0][0, :, 40, 0].tolist() == pytest.approx(MEAN)
     torch.testing.assert_close(padded.semantic, predict(segmenter, images, InferenceConfig()).semantic)
+
+
+@pytest.mark.parametrize("size", [None, (37, 53), (74, 106), (19, 27)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mirror": True}, {"scales": [0.5, 1.0]}, {"mode": "slide", "window": (16, 16)}, {"pad_to": (50, 60)}],
+)
+def test_labels_are_the_most_probable_classes(
+    images: Tensor, options: dict[str, Any], size: tuple[int, int] | None
+) -> None:
+    config = InferenceConfig.model_validate(options)
+    segmenter: Any = PerPixel(grid=8)
+    probs = predict(segmenter, images, config, size)
+    labels = predict_labels(segmenter, images, config, size)
+    assert labels.latent is not None
+    for ids, maps in ((labels.semantic, probs.semantic), (labels.latent, probs.latent)):
+        assert ids.dtype == torch.uint8
+        assert torch.equal(ids.long(), maps.argmax(1))
+
+
+def test_of_equal_ones_the_first_is_the_largest() -> None:
+    maps = torch.tensor([1.0, 2, 2, 0, 2]).view(1, 5, 1, 1).expand(2, 5, 33, 17)
+    assert bool((largest(maps) == 1).all())
+
+
+def test_the_latent_branch_runs_only_if_asked_for(images: Tensor) -> None:
+    segmenter: Any = PerPixel()
+    segmenter.latent = None
+    segmenter.forward = lambda images, latent: Output(images, images if latent else None)
+    for mode in ("whole", "slide"):
+        config = InferenceConfig(mode=mode, window=(9, 9))
+        assert predict_probs(segmenter, images, config, latent=False).latent is None
+        assert predict_labels(segmenter, images, config, latent=False).latent is None
+        assert predict_labels(segmenter, images, config).latent is not None
+
+
+@pytest.mark.parametrize("function", [predict_probs, predict_labels])
+def test_the_number_format_of_the_forward(images: Tensor, function: Any) -> None:
+    formats = []
+
+    class Noted(PerPixel):
+        def forward(self, images: Tensor, latent: bool = True) -> Output:
+            output = super().forward(images, latent)
+            formats.append(output.semantic.dtype)
+            return output
+
+    for precision in ("32-true", "bf16-mixed"):
+        result = function(Noted(), images, InferenceConfig(), precision=precision)
+        assert result.semantic.dtype in (torch.float32, torch.uint8)
+    assert formats == [torch.float32, torch.bfloat16]

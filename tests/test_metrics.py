@@ -76,3 +76,30 @@ def test_which_classes_are_in_the_mean() -> None:
     assert found["hit"].miou == pytest.approx(1 / 3)
     assert found["all"].miou == pytest.approx(1 / 12)
     assert all(math.isnan(result.iou[3]) for result in found.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("classes", [1, 2, 21, 255])
+def test_counts_are_those_of_a_plain_loop(dtype: torch.dtype, classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    preds, targets = (torch.randint(0, classes, (2, 9, 11), generator=generator).to(dtype) for _ in range(2))
+    targets[:, 2:4] = 255
+    expected = torch.zeros(classes, classes, dtype=torch.int64)
+    for true, said in zip(targets.flatten().tolist(), preds.flatten().tolist(), strict=True):
+        if true != 255:
+            expected[true, said] += 1
+    assert torch.equal(confusion_matrix(preds, targets, classes), expected)
+    assert torch.equal(
+        confusion_matrix(preds[..., ::2], targets[..., ::2], classes).sum(), (targets[..., ::2] != 255).sum()
+    )
+
+
+@pytest.mark.parametrize(("preds", "targets"), [([0, 3], [0, 0]), ([0, 0], [0, 254]), ([255, 0], [0, 0])])
+def test_bytes_outside_the_classes_are_refused(preds: list[int], targets: list[int]) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        confusion_matrix(torch.tensor(preds, dtype=torch.uint8), torch.tensor(targets, dtype=torch.uint8), 3)
+
+
+def test_no_pixels() -> None:
+    nothing = torch.zeros(0, dtype=torch.uint8)
+    assert confusion_matrix(nothing, nothing, 3).tolist() == [[0] * 3] * 3

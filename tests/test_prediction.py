@@ -1,7 +1,12 @@
 """Predict from Python and from folders: ids, pictures, paths, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +191,65 @@ def test_a_broken_image_in_a_folder_is_named(model: Model, tmp_path: Path) -> No
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(UserError, match=r"deep/b\.jpg has no readable image content"):
         predict(model, [tmp_path / "in"], tmp_path / "out")
+
+
+def test_broken_images_among_others(model: Model, tmp_path: Path) -> None:
+    """Of many images of several sizes; the others are predicted as they are alone."""
+    sizes = [(37, 53), (53, 37), (40, 40)]
+    paths = [write(tmp_path / "in" / f"{i:02}.png", photo(*sizes[i % 3], seed=i)) for i in range(24)]
+    for i in (5, 11):
+        paths[i].write_bytes(paths[i].read_bytes()[:60])
+    with pytest.raises(UserError, match=r"2 of 24 images cannot be read(.|\n)*05\.png(.|\n)*11\.png"):
+        predict(model, [tmp_path / "in"], tmp_path / "out")
+    for i, path in enumerate(paths):
+        index, drawn = (tmp_path / "out" / kind / path.name for kind in ("index", "overlay"))
+        assert index.exists() == drawn.exists() == (i not in (5, 11))
+        if index.exists():
+            labels = model.predict(path).labels
+            assert np.mean(np.array(Image.open(index)) == labels) > 0.995  # batches: ties within float error
+            expected = (model.run.palette[np.array(Image.open(index))].astype(int) + photo(*sizes[i % 3], seed=i)) // 2
+            assert np.array_equal(np.array(Image.open(drawn)), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_predictions_do_not_depend_on_the_batch(run: Path, tmp_path: Path, batch_size: int) -> None:
+    model = load(run, overrides=[f"inference.batch_size={batch_size}"])
+    for i in range(6):
+        write(tmp_path / "in" / f"{i}.png", photo(37 if i % 2 else 41, 53, seed=i))
+    assert predict(model, [tmp_path / "in"], tmp_path / "out") == 6
+    for path in sorted((tmp_path / "in").iterdir()):
+        for kind in ("labels", "latent"):
+            folder = {"labels": "index", "latent": "latent"}[kind]
+            written = np.array(Image.open(tmp_path / "out" / folder / path.name))
+            assert np.mean(written == getattr(model.predict(path), kind)) > 0.995
+
+
+def test_control_c_leaves_whole_pictures(run: Path, tmp_path: Path) -> None:
+    for i in range(400):
+        write(tmp_path / "in" / f"{i:03}.png", photo(64, 96, seed=i % 5))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "latentseg", "predict", str(run), str(tmp_path / "in"), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while len(list(out.rglob("*.png"))) < 20 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        began = time.monotonic()
+        _, error = process.communicate(timeout=60)
+        assert time.monotonic() - began < 15
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    written = files(out)
+    assert 20 <= len(written) < 1200
+    for name in written:
+        assert name.endswith(".png")
+        assert "/." not in name
+        with Image.open(out / name) as picture:
+            picture.load()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What the latent classes of a run mean: P(l|c), super-categories in words, and the claims of the paper's section 4.
 
-`analyse` goes over a split once, one image in memory at a time, and writes RUN/analysis/ (analysis-SPLIT for a split
+`analyse` goes over a split once, a few images in memory at a time, and writes RUN/analysis/ (analysis-SPLIT for a split
 other than val, with -best for the best checkpoint): analysis.json, summary.txt, latent_given_class.csv and .png,
 latent_given_class_M.csv. A new analysis replaces the old one.
 """
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.analysis import stats
@@ -22,6 +24,8 @@ from latentseg.losses import latent_given_class
 from latentseg.methods.given_classes import group_ids
 from latentseg.metrics import scores
 from latentseg.models.segmenter import Segmenter
+from latentseg.parallel import choose_precision
+from latentseg.pipeline import in_threads
 from latentseg.presets import differences
 from latentseg.progress import track
 from latentseg.report.latent import write_analysis
@@ -148,21 +152,24 @@ def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
 def _count(ours: _Model, other: _Model | None, items: list[Item], given: Tensor) -> Counts:
     """Go over the images, at their original size."""
     counts = Counts(len(ours.run.classes), ours.segmenter.num_latent, given, other is not None)
-    for item in track(items, "analysing"):
-        targets = torch.from_numpy(ours.dataset.read_targets(item, resized=False))
-        size = (int(targets.shape[0]), int(targets.shape[1]))
-        probs = _predict(ours, item, size)
+
+    def read(item: Item) -> list[NDArray[np.uint8]]:
+        images = [model.dataset.read_image(item) for model in (ours, other) if model is not None]
+        return [ours.dataset.read_targets(item, resized=False), *images]
+
+    for targets, image, *same in track(in_threads(read, items), "analysing", len(items)):
+        size = (targets.shape[0], targets.shape[1])
+        probs = _predict(ours, image, size, latent=True)
         assert probs.latent is not None
-        counts.add(
-            probs.semantic, probs.latent, targets, None if other is None else _predict(other, item, size).semantic
-        )
+        beside = None if other is None else _predict(other, same[0], size, latent=False).semantic
+        counts.add(probs.semantic, probs.latent, torch.from_numpy(targets), beside)
     return counts
 
 
-def _predict(model: _Model, item: Item, size: tuple[int, int]) -> Probabilities:
+def _predict(model: _Model, image: NDArray[np.uint8], size: tuple[int, int], latent: bool) -> Probabilities:
     device = next(model.segmenter.parameters()).device
-    image = to_tensor(model.dataset.read_image(item), device)
-    return predict_probs(model.segmenter, image, model.run.config.inference, size)
+    precision = choose_precision(model.run.config, device)
+    return predict_probs(model.segmenter, to_tensor(image, device), model.run.config.inference, size, precision, latent)
 
 
 def _figures(

@@ -170,19 +170,22 @@ class Segmenter(nn.Module):
         """How maps are resized; the discriminator does as the segmenter."""
         return self.encoder.align_corners
 
-    def forward(self, images: Tensor | Features, perturb: Perturb | None = None, upsample: bool = True) -> Output:
+    def forward(
+        self, images: Tensor | Features, perturb: Perturb | None = None, upsample: bool = True, latent: bool = True
+    ) -> Output:
         """Segment images.
 
         Args:
             images: Shape (N, 3, H, W), RGB in 0..1; or what `encode` made of them before.
             perturb: Changes the feature maps on their way to the heads.
             upsample: Logits at the size of the images; on the heads' own grid if False.
+            latent: False leaves out the latent branch, if there is one.
         """
         if isinstance(images, Features):
             maps, size = [features.to(self.pixel_mean.dtype) for features in images.maps], images.size
         else:
             maps, size = self.encode(images), (images.shape[-2], images.shape[-1])
-        return self.decode(maps if perturb is None else perturb(maps), size if upsample else None)
+        return self.decode(maps if perturb is None else perturb(maps), size if upsample else None, latent)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
@@ -213,14 +216,14 @@ class Segmenter(nn.Module):
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
-    def decode(self, features: Sequence[Tensor], size: tuple[int, int] | None) -> Output:
+    def decode(self, features: Sequence[Tensor], size: tuple[int, int] | None, latent: bool = True) -> Output:
         """Logits at a size (height, width) in pixels, or on the heads' grid, from the maps that `encode` gave."""
         semantic = self.semantic_head(features)
-        latent = None if self.latent_head is None else self.latent_head(features)
+        groups = self.latent_head(features) if latent and self.latent_head is not None else None
         if size is None:
-            return Output(semantic.contiguous(), None if latent is None else latent.contiguous())
-        latent = None if latent is None else upsample(latent, size, self.align_corners)
-        return Output(upsample(semantic, size, self.align_corners), latent)
+            return Output(semantic.contiguous(), None if groups is None else groups.contiguous())
+        groups = None if groups is None else upsample(groups, size, self.align_corners)
+        return Output(upsample(semantic, size, self.align_corners), groups)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest size in pixels, at least the given one, that the encoder takes: 8k+1, 32k, or whole patches."""

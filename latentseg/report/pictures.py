@@ -11,8 +11,9 @@ from PIL import Image
 
 from latentseg.data.datasets import Dataset, Item, distinct_palette, open_dataset
 from latentseg.errors import UserError
-from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.inference import load_segmenter, predict_labels, to_tensor
 from latentseg.models.segmenter import Segmenter
+from latentseg.parallel import choose_precision
 from latentseg.progress import track
 from latentseg.runs import Run, open_run
 
@@ -102,9 +103,9 @@ def _predict(
     targets = dataset.read_targets(item, resized=False)
     device = next(segmenter.parameters()).device
     size = (int(targets.shape[0]), int(targets.shape[1]))
-    probs = predict_probs(segmenter, to_tensor(dataset.read_image(item), device), run.config.inference, size)
-    latent = None if probs.latent is None else probs.latent[0].argmax(0).byte().cpu().numpy()
-    return probs.semantic[0].argmax(0).byte().cpu().numpy(), latent
+    image, precision = to_tensor(dataset.read_image(item), device), choose_precision(run.config, device)
+    maps = predict_labels(segmenter, image, run.config.inference, size, precision)
+    return maps.semantic[0].cpu().numpy(), None if maps.latent is None else maps.latent[0].cpu().numpy()
 
 
 def photo_uri(pixels: NDArray[np.uint8]) -> str:
