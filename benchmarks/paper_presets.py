@@ -6,9 +6,9 @@ The data are generated blocks in the official layouts (24 training and 2 validat
 in the layout of resnet101COCO-41f33a49.pth: losses and scores only tell that everything ran. Model, crop, batch,
 losses, workers and number of steps are the preset's: a run gets SIGKILL as soon as the index names the checkpoint of
 its second step, and again, resumed, after the third. The last cell has the consistency from the first step on (for
-voc with it: benchmarks/step.py). A process above 16 GB is stopped, and the result says so. Needs Linux (/proc).
+voc with it: benchmarks/speed.py). A process above 16 GB is stopped, and the result says so. Needs Linux (/proc).
 Results: benchmarks/paper_presets.json, cell by cell; a cell that is there is skipped. Its seconds are wall
-time on a busy machine (load 2 to 7 on 2 cores) and no speeds: those are in step_voc_32-true.json.
+time on a busy machine (load 2 to 7 on 2 cores) and no speeds: those are in speed.json.
 """
 
 import argparse

@@ -29,8 +29,8 @@ import numpy as np
 HERE = Path(__file__).parent
 RESULTS = HERE / "speed.json"
 LAPTOP = ("scenes", "camvid", "animals")
-VOC = ["batch_size=2", "precision=bf16-mixed", "workers=0", "model.weights_kind=none"]
-"""A ratio does not depend on the batch; two images instead of ten keep a turn short."""
+VOC = ["batch_size=1", "precision=bf16-mixed", "workers=0", "model.weights_kind=none"]
+"""A ratio does not depend on the batch; two images instead of twenty keep a turn short."""
 
 
 def root_of(preset: str, options: argparse.Namespace) -> str | None:
@@ -46,11 +46,11 @@ def measure_steps(options: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as photos:
         write_photos(Path(photos))
-        for preset in (*LAPTOP, "voc"):
+        for preset in options.presets:
             root = photos if preset == "voc" else root_of(preset, options)
             for adversarial in (False, True):
                 more = VOC if preset == "voc" else []
-                rounds = 5 if preset == "voc" else options.rounds
+                rounds = 3 if preset == "voc" else options.rounds
                 row = measure_step(preset, root, adversarial, rounds, *more)
                 rows[f"{preset}{' with discriminator' * adversarial}"] = show(row)
     return rows
@@ -81,7 +81,7 @@ def measure_wall(options: argparse.Namespace) -> dict[str, Any]:
                         training_step(rig.fabric, rig.state.method, rig.nets, rig.optimizers, seen, number)
                     middle = time.perf_counter()
                     for _ in range(5):
-                        bare(rig.nets, batch, rig.gradients)
+                        bare(rig, batch)
                     if turn:
                         ratios.append((middle - began) / (time.perf_counter() - middle))
             row = {
@@ -96,7 +96,7 @@ def measure_wall(options: argparse.Namespace) -> dict[str, Any]:
 def measure_memory(_options: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak of a process that takes two steps of preset voc at full size."""
     rows = []
-    for precision, pieces in (("bf16-mixed", 1), ("bf16-mixed", 2), ("bf16-mixed", 5), ("32-true", 1)):
+    for precision, pieces in (("bf16-mixed", 1), ("bf16-mixed", 5), ("32-true", 1)):
         command = [sys.executable, str(HERE / "step.py"), "voc", f"--precision={precision}", f"--pieces={pieces}"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         rows.append(show(json.loads(said.splitlines()[-1])))
@@ -136,7 +136,7 @@ def measure_choices(_options: argparse.Namespace) -> dict[str, Any]:
             ("ResNet-18, trained", "scenes", ["model.encoder=resnet18", *trained]),
             ("DeepLab ResNet-101", "voc", [f"data.root={photos}", "threads=1", *VOC]),
         ):
-            found = time_choices(load_config(preset, more), choices(compiled=False), rounds=3 if preset == "voc" else 7)
+            found = time_choices(load_config(preset, more), choices(compiled=False), rounds=2 if preset == "voc" else 5)
             rows[name] = show(
                 {
                     timing.choice.options: {
@@ -200,11 +200,19 @@ def show(row: Any) -> Any:
 
 
 def draw() -> None:
-    """Draw both pictures from speed.json."""
+    """Draw from speed.json what it holds."""
+    results = json.loads(RESULTS.read_text())
+    if "step" in results and "before" in results:
+        draw_steps(results)
+    if "growth" in results:
+        draw_growth(results["growth"])
+
+
+def draw_steps(results: dict[str, Any]) -> None:
+    """Parts of a step, before and now."""
     import matplotlib.pyplot as plt  # noqa: PLC0415
     from matplotlib.patches import Patch  # noqa: PLC0415
 
-    results = json.loads(RESULTS.read_text())
     parts = ("loading", "forward", "losses", "discriminator", "backward", "optimizer")
     colors = {part: f"C{number}" for number, part in enumerate(parts)}
     names = [name for name in results["step"] if name in results.get("before", {})]
@@ -225,6 +233,12 @@ def draw() -> None:
     handles = [Patch(color=colors[part], label=part) for part in parts]
     axes.legend(handles=handles, ncols=6, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     figure.savefig(HERE / "speed.png", dpi=110)
+
+
+def draw_growth(curves: dict[str, Any]) -> None:
+    """Points and straight lines."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
     axis_names = {
         "num_latent": "latent classes L",
         "classes": "classes C",
@@ -232,7 +246,7 @@ def draw() -> None:
         "batch": "labelled images in a batch",
     }
     figure, panels = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
-    for panel, (kind, row) in zip(panels, results["growth"].items(), strict=True):
+    for panel, (kind, row) in zip(panels, curves.items(), strict=True):
         x, y = np.array(row["points"]).T
         panel.plot(x, y, "o")
         panel.plot(x, row["slope"] * x + row["at_zero"], "-", label=f"{row['slope']:.2f} ms each, R² {row['r2']:.3f}")
@@ -258,6 +272,8 @@ def main() -> None:
     parser.add_argument("--camvid", help="root of CamVid")
     parser.add_argument("--animals", help="root of VOC animals")
     parser.add_argument("--rounds", type=int, default=11)
+    presets = (*LAPTOP, "voc")
+    parser.add_argument("--presets", nargs="+", choices=presets, default=presets, help="step: these only")
     parser.add_argument("--before", metavar="COMMIT", help="older code is on PYTHONPATH: write its `step` as `before`")
     options = parser.parse_args()
     for what in MEASURES if "all" in options.what else options.what:
@@ -269,10 +285,11 @@ def main() -> None:
         versions = {name: metadata.version(name) for name in ("torch", "lightning-fabric", "numpy", "pillow")}
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), **versions}
         results["machine"] = machine
-        results["before" if options.before else what] = found
+        kind = "before" if options.before else what
+        results[kind] = results.get(kind, {}) | found if what == "step" else found
         if options.before:
             results["before_commit"] = options.before
-        results.setdefault("ended", {})["before" if options.before else what] = time.strftime("%Y-%m-%d %H:%M")
+        results.setdefault("ended", {})[kind] = time.strftime("%Y-%m-%d %H:%M")
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if not options.before:
         draw()

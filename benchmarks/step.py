@@ -54,12 +54,13 @@ def random_batch(config: Config, num_classes: int) -> Batch:
     return Batch(images, targets, unlabeled, torch.ones(shape, dtype=torch.bool))
 
 
-def bare(nets: Networks, batch: Batch, gradients: list[torch.Tensor]) -> None:
+def bare(rig: "Rig", batch: Batch) -> None:
     """Forward and backward of the same segmenter on the same images, without a loss: the gradient is given."""
     assert batch.unlabeled is not None
     for images in (batch.images, batch.unlabeled):
-        semantic, latent = nets["segmenter"](images)
-        torch.autograd.backward([semantic, latent], gradients)
+        with rig.fabric.autocast():
+            semantic, latent = rig.state.segmenter(images)
+        torch.autograd.backward([semantic, latent], rig.gradients)
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -211,7 +212,7 @@ def measure_step(preset: str, root: str | None, adversarial: bool, rounds: int, 
         preset: What to train.
         root: Of its data set; None for scenes.
         adversarial: With the discriminator.
-        rounds: Turns, after two others.
+        rounds: Turns, after one that is not counted.
         options: Further options.
     """
     torch.set_num_threads(1)
@@ -221,11 +222,11 @@ def measure_step(preset: str, root: str | None, adversarial: bool, rounds: int, 
     ratios, bares = [], []
     with full_speed():
         rig = Rig(preset, root, [*terms, *options])
-        for number in range(rounds + 2):
+        for number in range(rounds + 1):
             batch = rig.data[number]
-            took = [cpu_seconds(partial(bare, rig.nets, batch, rig.gradients)), cpu_seconds(partial(rig.step, number))]
+            took = [cpu_seconds(partial(bare, rig, batch)), cpu_seconds(partial(rig.step, number))]
             shares = parts_of_a_step(rig, number)
-            if number > 1:
+            if number:
                 bares.append(took[0])
                 ratios.append(took[1] / took[0])
                 for name, value in shares.items():
