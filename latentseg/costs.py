@@ -31,8 +31,8 @@ from latentseg.training import State, build_state, check_arguments, set_up, trai
 
 STEPS = 3
 """Timed steps per phase, after one that is not timed."""
-IMAGES = 2
-"""Scored images."""
+IMAGES = 4
+"""Scored images, after one that is not timed."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, pa
         began = time.perf_counter()
         stores = cached_features(config, state.segmenter, dataset, split, reads)
         features = time.perf_counter() - began
-    first_late = math.ceil(config.steps * config.method.consistency_start)
+    late = math.ceil(config.steps * config.method.consistency_start) if reads else 0
     phases = []
-    for first in (0, min(first_late, config.steps - 1)):
+    for first in sorted({0, min(late, config.steps - 1)}):
         stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores, part)
         waits, ends = [], [time.perf_counter()]
         for step, batch in itertools.islice(stream, STEPS + 1):
@@ -191,15 +191,16 @@ def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, pa
         seconds = ends[-1] - ends[skipped]
         phases.append((seconds / (len(waits) - skipped), sum(waits[skipped:]) / seconds))
     tensors, weights = (sum(tensor.nbytes for tensor in state.tensors(both).values()) for both in (True, False))
-    return Costs(phases[0][0], phases[1][0], phases[1][1], math.nan, features, 0, tensors, weights, reads, 0)
+    return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, 0, tensors, weights, reads, 0)
 
 
 def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
-    began = time.perf_counter()
     precision = choose_precision(config, choose_device(config.device))
+    score_items(state.segmenter, dataset, items[:1], config.inference, precision)  # warms up
+    began = time.perf_counter()
     score_items(state.segmenter, dataset, items, config.inference, precision)
     return (time.perf_counter() - began) / len(items)
 
