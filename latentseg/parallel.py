@@ -67,8 +67,9 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(config: Config, device: torch.device) -> Precision:
     """The number format of a run on a device; for `auto`, the faster one that is known to train as well.
 
-    bfloat16 on GPUs that compute in it, and on such CPUs for ResNets (about twice as fast); float32 elsewhere: on a CPU
-    the depthwise convolutions of mobile encoders are slower in bfloat16. `latentseg benchmark` measures it.
+    bfloat16 on GPUs that compute in it, and for ResNets on CPUs that multiply tiles of it (AMX: about twice as fast);
+    float32 elsewhere: on CPUs that only know bfloat16 vectors it takes longer, and mobile encoders gain on none.
+    `latentseg benchmark` measures it.
 
     Args:
         config: Precision and encoder.
@@ -78,7 +79,7 @@ def choose_precision(config: Config, device: torch.device) -> Precision:
         return config.precision
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    able = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     return "bf16-mixed" if able and "resnet" in config.model.encoder else "32-true"
 
 

@@ -327,7 +327,7 @@ def test_an_error_of_the_first_process_ends_the_second_without_a_word(tmp_path: 
 def test_the_number_format_follows_processor_and_encoder(
     encoder: str, able: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: able)
     options = [f"model.encoder={encoder}", "model.weights_kind=none"]
     config = load_config("scenes", [*options, "precision=auto"])
     assert choose_precision(config, torch.device("cpu")) == expected
