@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step, tiny numbers are 0; both as before in the end."""
+"""Freed memory is kept for the next step, tiny numbers are 0 and in the end no longer."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def least_faults():  # pages that the system has to bring for a map of 128 MB th
 first = least_faults()
 with full_speed():
     kept = least_faults()
-print(first, kept, least_faults())
+print(first, kept)
 """
 
 
@@ -31,10 +31,9 @@ print(first, kept, least_faults())
 def test_pages_come_once() -> None:
     """In a process of its own: what others have left in the heap counts."""
     said = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
-    first, kept, last = map(int, said.split())
+    first, kept = map(int, said.split())
     assert first > 1000
     assert kept < 100
-    assert last > 1000
 
 
 def test_tiny_numbers_are_zero_for_a_while() -> None:
