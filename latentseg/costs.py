@@ -18,7 +18,7 @@ from rich.text import Text
 
 from latentseg.caching import cache_root, cached_features
 from latentseg.config import Config
-from latentseg.data.batches import Part, batches
+from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
@@ -48,9 +48,9 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per image for its features, once."""
+    """Seconds per view of an image for its features, once."""
     feature_bytes: int
-    """Bytes on disk per image for its features."""
+    """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
     """Bytes of one checkpoint."""
     weights_bytes: int
@@ -90,11 +90,23 @@ def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
         state = build_state(config, dataset.classes, split)
         costs = _time_steps(config, state, dataset, split, Part(0, processes))
         if config.cache == "features":
-            images = len(split.labeled) + len(split.unlabeled)
-            bytes_each = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) // images
-            costs = replace(costs, features=costs.features / images, feature_bytes=bytes_each)
+            stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+            seen = views(config, split, costs.uses_unlabeled)
+            costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
         scoring = _time_scoring(config, state, dataset)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
+
+
+def views(config: Config, split: Split, unlabeled: bool) -> int:
+    """Views that the encoder has to see before a run with `cache=features`.
+
+    Args:
+        config: How many views an image of each stream has.
+        split: The images.
+        unlabeled: Whether the unlabelled ones are read.
+    """
+    streams = [(LABELED, split.labeled), *([(UNLABELED, split.unlabeled)] if unlabeled else [])]
+    return sum(len(items) * (views_of(stream, config.augment) or 1) for stream, items in streams)
 
 
 def dry_run(config: Config, run: Path | None = None, resume: bool = False) -> Table:
@@ -146,10 +158,10 @@ def _lines(
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")
-    images = len(split.labeled) + unlabeled
+    seen = views(config, split, costs.uses_unlabeled)
     if costs.features:
-        parts.append(f"features {duration(images * costs.features)} unless they are cached")
-    total = steps + validating + images * costs.features
+        parts.append(f"features {duration(seen * costs.features)} unless they are cached")
+    total = steps + validating + seen * costs.features
     yield "time", f"{duration(total)}: {', '.join(parts)}" + (", without sending gradients" if processes > 1 else "")
     each = " per process" if processes > 1 else ""
     yield "memory", f"{costs.peak_bytes / 1e9:.1f} GB{each}" + (" of the GPU" if device.type == "cuda" else "")
@@ -157,10 +169,8 @@ def _lines(
     yield "disk", f"{needed / 1e6:.0f} MB in the run folder, {_free(folder) / 1e9:.0f} GB are free"
     if costs.features:
         root = cache_root(config)
-        yield (
-            "",
-            f"{images * costs.feature_bytes / 1e6:.0f} MB for features in {root}, {_free(root) / 1e9:.0f} GB are free",
-        )
+        stored = seen * costs.feature_bytes / 1e6
+        yield "", f"{stored:.0f} MB for features in {root}, {_free(root) / 1e9:.0f} GB are free"
 
 
 def _free(folder: Path) -> int:
@@ -169,7 +179,7 @@ def _free(folder: Path) -> int:
 
 
 def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part) -> Costs:
-    """Costs without scoring and memory; `features` for all images together."""
+    """Costs without scoring and memory; `features` for all views together."""
     fabric = make_fabric(config)
     nets, optimizers = set_up(fabric, state)
     reads, stores, features = state.method.uses_unlabeled, None, 0.0

@@ -156,8 +156,8 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
             count += _predict_video(model, job, out, broken)
     if broken:
         raise UserError(
-            f"{len(broken)} of {len(jobs)} {'files' if videos else 'images'} cannot be read; the others are in {out}:"
-            "\n  - " + "\n  - ".join(broken[:10])
+            f"{len(broken)} of {len(jobs)} {'files' if videos else 'images'} cannot be read"
+            f"{f'; what could is in {out}' if count else ''}:" + "".join(f"\n  - {line}" for line in broken[:10])
         )
     return count
 

@@ -172,9 +172,7 @@ def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
         peer = build_segmenter(config.model, num_classes, 0)
         networks["peer"], optimizers["peer"] = peer, segmenter_optimizer(peer, config.optim)
     for network in networks.values() if config.compile else ():
-        network.get_submodule(
-            "encoder"
-        ).compile()  # the heads' maps are upsampled by weights that are kept, which it cannot look into
+        network.get_submodule("encoder").compile()  # it cannot look into the cached weights that upsample
     if config.method.adversarial:
         judge = Discriminator(
             num_classes, config.discriminator.width, config.discriminator.downscale, segmenter.align_corners

@@ -60,15 +60,18 @@ def test_time_follows_the_steps_and_the_validations(monkeypatch: pytest.MonkeyPa
 
 
 def test_processes_and_features_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """12 images with features of 10 s each."""
-    features = replace(MEASURED, features=10.0, feature_bytes=1_000_000)
-    options = ["devices=2", "cache=features", "augment.views=2", f"cache_folder={tmp_path / 'cache'}"]
+    """4 labelled images with 6 views and 8 with 2, each view 5 s and 1 MB; only the former without unlabelled ones."""
+    features = replace(MEASURED, features=5.0, feature_bytes=1_000_000)
+    views = ["augment.views=2", "augment.labeled_views=6"]
+    options = ["devices=2", "cache=features", *views, f"cache_folder={tmp_path / 'cache'}"]
     text = shown(monkeypatch, features, *options)
     assert "shared by 2 processes" in text
     assert "without sending gradients" in text
-    assert "features 2 min unless they are cached" in text
-    assert f"12 MB for features in {tmp_path / 'cache'}" in text
+    assert "features 3 min unless they are cached" in text  # 40 views
+    assert f"40 MB for features in {tmp_path / 'cache'}" in text
     assert not (tmp_path / "cache").exists()
+    text = shown(monkeypatch, replace(features, uses_unlabeled=False), *options)
+    assert "features 2 min unless they are cached" in text  # 24 views
 
 
 def test_a_run_that_goes_on_pays_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

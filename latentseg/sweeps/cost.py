@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latentseg.config import Config
-from latentseg.costs import measure_costs
+from latentseg.costs import measure_costs, views
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
@@ -61,9 +61,9 @@ def measure(cell: Cell, sweep: Sweep, threads: int) -> Cost:
     splits = [split for split in dict.fromkeys((config.validate_split, *sweep.splits)) if dataset.has(split)]
     scored = sum(len(dataset.items(split)) for split in splits)
     split = draw_split(dataset, config.data, config.seed)
-    images = len(split.labeled) + len(split.unlabeled)
+    seen = views(config, split, costs.uses_unlabeled)
     scoring = 0.0 if math.isnan(costs.scoring) else costs.scoring * scored
-    return Cost(costs.training_seconds(config) / config.steps, scoring, costs.features * images)
+    return Cost(costs.training_seconds(config) / config.steps, scoring, costs.features * seen)
 
 
 def _kind(config: Config) -> str:
