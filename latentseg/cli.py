@@ -51,14 +51,14 @@ def train(
     """
     if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [])
+    config = load_config(source, overrides or [], of_run=run is not None and source == str(run / "config.yaml"))
     if dry_run:
         from latentseg.costs import dry_run as expected  # noqa: PLC0415
 
         console.print(expected(config, run, resume))
         return
     from latentseg.parallel import is_first  # noqa: PLC0415
-    from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
+    from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
     if is_first():

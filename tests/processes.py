@@ -22,10 +22,10 @@ from latentseg.data.batches import Batch
 from latentseg.data.splits import Split
 from latentseg.methods import latent
 from latentseg.methods.adversarial import Adversary
-from latentseg.optim import decay
 from latentseg.parallel import connected, from_first, make_fabric, rank, whole, world
 from latentseg.presets import load_config
 from latentseg.training import build_state, set_up, training_step
+from latentseg.training.optim import decay
 
 STEPS, CLASSES, SIZE, IMAGES = 10, 5, 32, 4
 OPTIONS = [

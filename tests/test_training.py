@@ -24,13 +24,13 @@ from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.locks import hold
 from latentseg.losses import consistency
-from latentseg.methods import Losses, Method, Networks, Term
+from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.latent import Latent
-from latentseg.optim import decay
 from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, Run, open_run, read_metrics
 from latentseg.training import build_state, check_finite, total, train, training_step
+from latentseg.training.optim import decay
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
 TINY = [
