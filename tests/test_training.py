@@ -16,21 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from latentseg import training
-from latentseg.config import Config
+from latentseg.config import Config, MethodConfig, StrongConfig
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.locks import hold
 from latentseg.losses import consistency
-from latentseg.methods.base import Losses, Method, Networks, Term
+from latentseg.methods.base import Losses, Method, Networks, Setup, Term
 from latentseg.methods.latent import Latent
+from latentseg.methods.table import METHODS
 from latentseg.parallel import make_fabric
-from latentseg.presets import load_config
+from latentseg.presets import load_config, only_read
 from latentseg.runs import LOCK, Run, open_run, read_metrics
-from latentseg.training import build_state, check_finite, total, train, training_step
+from latentseg.training import loop, trainer
+from latentseg.training.loop import train
 from latentseg.training.optim import decay
+from latentseg.training.trainer import State, build_state, check_finite, total, training_step
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.
 TINY = [
@@ -61,7 +63,10 @@ LESSON = {"confidence", "accepted", "agreement", "accepted_accuracy"}
 
 
 def tiny(*overrides: str) -> Config:
-    return load_config("scenes", [*TINY, *overrides])
+    """A configuration with those of the options that its method reads."""
+    options = [*TINY, *overrides]
+    names = [option.partition("=")[2] for option in options if option.startswith("method.name=")]
+    return load_config("scenes", only_read(options, [*["latent"], *names][-1]))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -165,7 +170,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int
 ) -> None:
     with monkeypatch.context() as patch:
-        owner, name = (training, "score_items") if where == "validation" else (training, "training_step")
+        owner, name = (loop, "score_items") if where == "validation" else (trainer, "training_step")
         patch.setattr(owner, name, on_call(call, getattr(owner, name), stop))
         with pytest.raises(StoppedError):
             train(tiny(), tmp_path / "run")
@@ -202,7 +207,7 @@ def test_the_other_methods_go_on_bit_for_bit(
     whole = train(config, tmp_path / "whole").folder
     assert rows(whole)[-2].keys() == terms | {"step"}
     with monkeypatch.context() as patch:
-        patch.setattr(training, "training_step", on_call(4, training.training_step, stop))
+        patch.setattr(trainer, "training_step", on_call(4, training_step, stop))
         with pytest.raises(StoppedError):
             train(config, tmp_path / "run")
     torch.manual_seed(99)
@@ -214,7 +219,7 @@ def test_the_other_methods_go_on_bit_for_bit(
     assert not any(torch.equal(start[name], moved[f"segmenter.{name}"]) for name in heads)
     for other in ("teacher", "peer"):  # kept in the checkpoint: none of them is what the segmenter is
         theirs = [name for name in moved if name.startswith(f"{other}.semantic_head") and name.endswith("weight")]
-        assert bool(theirs) == {"teacher": config.method.has_teacher, "peer": config.method.has_peer}[other]
+        assert bool(theirs) == (other in {*METHODS[method].follows, *METHODS[method].trains})
         assert not any(torch.equal(moved[name], moved[name.replace(other, "segmenter", 1)]) for name in theirs)
 
 
@@ -289,7 +294,7 @@ def test_double_precision_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
     config = tiny("precision=64-true", "steps=3", "checkpoint_every=1", "data.scenes.val=1")
     train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "training_step", on_call(3, training_step, stop))
+        patch.setattr(trainer, "training_step", on_call(3, training_step, stop))
         with pytest.raises(StoppedError):
             train(config, tmp_path / "run")
     train(config, tmp_path / "run", resume=True)
@@ -386,7 +391,7 @@ def test_all_labels_need_no_unlabelled_stream(tmp_path: Path) -> None:
     assert first.keys() == FIELDS - {"adv_u"} | {"step", "effective_0.1", "effective_0.9"}
 
 
-def state_of(config: Config) -> training.State:
+def state_of(config: Config) -> State:
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
     torch.manual_seed(config.seed)
@@ -443,7 +448,7 @@ def test_the_loop_applies_the_rate_of_its_step(tmp_path: Path, monkeypatch: pyte
         seen.append(args[3]["segmenter"].param_groups[0]["lr"])
         return training_step(*args)
 
-    monkeypatch.setattr(training, "training_step", note)
+    monkeypatch.setattr(trainer, "training_step", note)
     train(tiny(*SUPERVISED, "steps=3", "optim.lr=0.001", "optim.power=0.5"), tmp_path / "run")
     assert seen == pytest.approx([0.001, 0.001 * (2 / 3) ** 0.5, 0.001 * (1 / 3) ** 0.5], rel=1e-12)
 
@@ -476,7 +481,8 @@ def test_a_frozen_encoder_does_not_change(tmp_path: Path) -> None:
 class Parts(Method):
     """Two parts for one network and one for another."""
 
-    uses_unlabeled = False
+    def __init__(self) -> None:
+        super().__init__(Setup(MethodConfig(name="supervised"), StrongConfig(), (), 1.0, 0))
 
     def terms(self, nets: nn.ModuleDict, batch: Batch) -> list[Losses]:
         first, second = (nets["segmenter"](batch.images * scale).square() for scale in (1, 3))

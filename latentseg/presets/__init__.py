@@ -100,6 +100,14 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = (),
     return config
 
 
+def only_read(overrides: list[str], method: str) -> list[str]:
+    """The `key=value` overrides without those of options that other methods read and this one does not."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return [
+        override for key, override in zip(keys, overrides, strict=True) if not readers(key) or method in readers(key)
+    ]
+
+
 def refuse_unread(option: str, method: str) -> None:
     """Refuse an option, given by name, that belongs to other methods than this one.
 
