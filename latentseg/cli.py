@@ -49,9 +49,10 @@ def train(
 
     For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     """
-    if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
+    of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
+    if of_run:
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [], of_run=run is not None and source == str(run / "config.yaml"))
+    config = load_config(source, overrides or [], of_run)
     if dry_run:
         from latentseg.costs import dry_run as expected  # noqa: PLC0415
 
