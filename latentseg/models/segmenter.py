@@ -95,7 +95,7 @@ class LightHead(nn.Module):
     """Fusion of the encoder's maps, a 3x3 convolution with GroupNorm and ReLU, a 1x1 convolution to the classes.
 
     Each branch fuses for itself. One fused map for both was tried first: the latent loss then pulled at what the
-    semantic branch stands on (docs/results.md).
+    semantic branch stands on (docs/notebook/first_runs.md).
 
     Args:
         encoder: Whose maps come in.
