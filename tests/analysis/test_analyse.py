@@ -1,30 +1,33 @@
-"""Figures by hand, counts against plain loops, and small trained runs from end to end."""
+"""Small trained runs from end to end."""
 
 import csv
 import json
 import math
+import re
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
-from latentseg.analysis import analyse, stats
+from latentseg.analysis import analyse, files, second_branch
+from latentseg.analysis.files import analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
+from latentseg.analysis.heatmap import heat_maps
 from latentseg.analysis.stats import Counts
+from latentseg.config import Config, MethodName
 from latentseg.data.datasets import open_dataset
 from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.methods import second_branch as num_channels
 from latentseg.presets import load_config
-from latentseg.report import latent
-from latentseg.report.heatmap import Block, Panel, heat_maps
 from latentseg.runs import open_run
 from latentseg.training import train
 
@@ -97,224 +100,66 @@ def written(runs: dict[str, Path], analysis: Analysis) -> dict[str, Any]:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small analysis."""
-    monkeypatch.setattr(latent, "draw", lambda _: Figure((1, 1)))
+    monkeypatch.setattr(files, "draw", lambda _: Figure((1, 1)))
 
 
-# figures from matrices
-
-ROWS: stats.Rows = [[0.1, 0.9, 0.0], [0.95, 0.05, 0.0], None, [0.4, 0.3, 0.3], [0.02, 0.98, 0.0]]
-NAMES = ["pole", "road", "ghost", "wall", "sign"]
-
-
-def test_effective_counts_by_hand() -> None:
-    assert stats.effective_counts(ROWS) == {"0.1": 3, "0.9": 2}
-    assert stats.effective_counts([[0.9, 0.1], [0.9, 0.1]]) == {"0.1": 1, "0.9": 0}  # more than t, not t itself
-    assert stats.effective_counts([None]) == {"0.1": 0, "0.9": 0}
-
-
-def test_given_rows_leave_out_what_was_not_seen() -> None:
-    assert stats.given_rows(torch.tensor([[1.0, 3.0], [0.0, 0.0]])) == [[0.25, 0.75], None]
-
-
-def test_groups_in_words_surest_first_and_largest_first() -> None:
-    groups = stats.find_groups(ROWS, NAMES, ["l0", "l1", "l2"])
-    assert [group.text for group in groups] == ["l1: sign + pole", "l0: road + wall (0.40)"]
-    assert [(group.latent, group.classes) for group in groups] == [(1, ["sign", "pole"]), (0, ["road", "wall"])]
-    assert groups[1].shares == [0.95, 0.4]
-    assert stats.find_groups([None], ["ghost"], ["l0"]) == []
-
-
-def test_blocks_stand_along_the_diagonal() -> None:
-    groups = stats.find_groups(ROWS, NAMES, ["l0", "l1", "l2"])
-    assert stats.block_order(ROWS, groups, 3) == ([4, 0, 1, 3, 2], [1, 0, 2])
-    assert stats.block_order([None, None], [], 3) == ([0, 1], [0, 1, 2])
-
-
-def test_idle_and_only_ignored_by_hand() -> None:
-    rows: stats.Rows = [[0.84, 0.05, 0.05, 0.04, 0.02], [0.2, 0.02, 0.02, 0.02, 0.74]]
-    won = torch.tensor([[90_000, 0, 3, 500, 0], [9_000, 0, 0, 500, 0], [0, 2, 0, 19_000, 5_000]])
-    # 1 and 2 win stray pixels, 4 serves the second class
-    assert stats.idle_and_only_ignored(rows, won) == ([1, 2], [3])
-    won[0, 3] = 5_000  # no more than nine tenths of what it wins is ignored: it is neither
-    assert stats.idle_and_only_ignored(rows, won) == ([1, 2], [])
-    rows[0] = [0.84, 0.11, 0.0, 0.03, 0.02]  # wins nowhere, but takes part
-    assert stats.idle_and_only_ignored(rows, won)[0] == [2]
-
-
-def test_information_by_hand() -> None:
-    told = stats.information(torch.tensor([[3.0, 1.0], [0.0, 4.0]], dtype=torch.float64))
-    before = math.log(2)
-    after = 5 / 8 * (math.log(5) - 0.2 * math.log(1) - 0.8 * math.log(4))  # l1 holds 1 and 4, l0 one class
-    assert told.class_entropy == pytest.approx(before, abs=1e-12)
-    assert told.conditional_entropy == pytest.approx(after, abs=1e-12)
-    assert told.mutual_information == pytest.approx(before - after, abs=1e-12)
-    assert told.told_share == pytest.approx(1 - after / before, abs=1e-12)
-    assert stats.information(torch.eye(3).double()).told_share == pytest.approx(1)
-    assert stats.information(torch.ones(3, 3).double()).told_share == pytest.approx(0, abs=1e-12)
-    assert math.isnan(stats.information(torch.ones(1, 3).double()).told_share)
-    assert math.isnan(stats.information(torch.zeros(2, 3).double()).class_entropy)
-
-
-def test_structure_by_hand() -> None:
-    soft = torch.tensor([[95.0, 5.0], [1.0, 1.5], [0.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
-    won = torch.tensor([[100, 0], [1, 2], [0, 0], [0, 4]])
-    found = stats.structure(soft, won, ["a", "b", "c"], ["x", "y"])
-    assert found.latent_given_class == [[0.95, 0.05], [0.4, 0.6], None]
-    assert found.ignored == [0.25, 0.75]
-    assert found.dominant_share == 0.5
-    assert (found.row_order, found.column_order) == ([0, 1, 2], [0, 1])
-    soft[-1] = 0
-    assert stats.structure(soft, won, ["a", "b", "c"], ["x", "y"]).ignored is None
-    nothing = stats.structure(soft * 0, won * 0, ["a", "b", "c"], ["x", "y"])
-    assert (math.isnan(nothing.dominant_share), nothing.idle, nothing.groups) == (True, [0, 1], [])
-
-
-def test_mapped_scores_by_hand() -> None:
-    counts = torch.tensor([[6, 2, 0], [1, 1, 0], [5, 0, 7]])
-    result = stats.mapped_scores(counts, [0, 0, None])  # truth 0: ten pixels, seven of them right
-    assert result.iou[:2] == [0.7, 0.0]
-    assert math.isnan(result.iou[2])
-    assert (result.miou, result.pixel_accuracy) == (0.35, 0.7)
-    assert math.isnan(stats.mapped_scores(counts, [None] * 3).miou)
-
-
-def test_background_by_hand() -> None:
-    counts = torch.tensor([[3, 1, 0], [6, 2, 2], [0, 5, 5]])
-    assert stats.confused_with_background(counts, 1, 0) == pytest.approx((3 / 14, 0.4))
-    assert stats.confused_with_background(counts, 0, 0) == pytest.approx((6 / 20, 0.25))
-    missed, invented = stats.confused_with_background(torch.tensor([[4, 0], [0, 0]]), 0, 0)
-    assert (math.isnan(missed), invented) == (True, 0.0)
-
-
-# counts of pixels
-
-
-def probabilities(channels: int, seed: int, height: int = 5, width: int = 7) -> Tensor:
-    noise = torch.Generator().manual_seed(seed)
-    return (3 * torch.randn(1, channels, height, width, generator=noise)).softmax(1)
-
-
-def largest(values: list[float]) -> int:
-    return values.index(max(values))
-
-
-def loop(
-    counts: dict[str, np.ndarray[Any, Any]], targets: list[list[int]], given: Tensor, maps: dict[str, Tensor]
+def test_a_run_is_counted_at_its_original_size(
+    runs: dict[str, Path], analysis: Analysis, written: dict[str, Any]
 ) -> None:
-    """The counts of one image, pixel by pixel."""
-    classes, latents = given.shape
-    for y, line in enumerate(targets):
-        for x, target in enumerate(line):
-            row = classes if target == 255 else target
-            latent = maps["latent"][0, :, y, x].double().tolist()
-            semantic = maps["semantic"][0, :, y, x].double().tolist()
-            mapped = [sum(semantic[c] * float(given[c, k]) for c in range(classes)) for k in range(latents)]
-            counts["soft"][row] += latent
-            counts["won"][row, largest(latent)] += 1
-            counts["mapped"][row, largest(mapped)] += 1
-            counts["semantic"][row, largest(semantic)] += 1
-            counts["baseline"][row, largest(maps["baseline"][0, :, y, x].tolist())] += 1
-
-
-def empty(classes: int, latents: int) -> dict[str, np.ndarray[Any, Any]]:
-    widths = {"soft": latents, "won": latents, "mapped": latents, "semantic": classes, "baseline": classes}
-    return {name: np.zeros((classes + 1, width)) for name, width in widths.items()}
-
-
-@pytest.mark.parametrize(("classes", "latents"), [(3, 2), (3, 5), (255, 4)])
-def test_counts_equal_plain_loops(classes: int, latents: int) -> None:
-    given = torch.rand(classes, latents, generator=torch.Generator().manual_seed(1))
-    given /= given.sum(1, keepdim=True)
-    counts, expected = Counts(classes, latents, given, baseline=True), empty(classes, latents)
-    for seed in range(3):
-        maps = {"semantic": probabilities(classes, seed), "latent": probabilities(latents, seed + 10)}
-        maps["baseline"] = probabilities(classes, seed + 20)
-        targets = torch.randint(0, classes, (5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-        targets[seed] = 255
-        counts.add(maps["semantic"], maps["latent"], targets, maps["baseline"])
-        loop(expected, targets.tolist(), given, maps)
-    assert counts.images == 3
-    for name, value in expected.items():
-        np.testing.assert_allclose(getattr(counts, name).numpy(), value, rtol=1e-6, atol=1e-6, err_msg=name)
-        assert value[-1].sum() == pytest.approx(21)
-
-
-def test_ignored_pixels_change_the_last_row_alone() -> None:
-    targets = torch.zeros(5, 7, dtype=torch.uint8)
-    targets[2:] = 255
-    semantic, latent = probabilities(3, 0), probabilities(4, 1)
-    results = []
-    for change in (False, True):
-        if change:
-            semantic[..., 2:, :], latent[..., 2:, :] = probabilities(3, 7)[..., 2:, :], probabilities(4, 8)[..., 2:, :]
-        counts = Counts(3, 4, torch.full((3, 4), 0.25), baseline=True)
-        counts.add(semantic, latent, targets, semantic)
-        results.append(counts)
-    for name in ("soft", "won", "semantic", "baseline"):
-        before, after = (getattr(counts, name) for counts in results)
-        assert torch.equal(before[:-1], after[:-1]), name
-        assert not torch.equal(before[-1], after[-1]), name
-
-
-# runs
-
-
-def test_a_run_equals_plain_loops(runs: dict[str, Path], analysis: Analysis, written: dict[str, Any]) -> None:
+    """Image by image with `Counts`, which `test_stats` holds against plain loops."""
     ours, other = open_run(runs["latent"]), open_run(runs["supervised"])
     segmenter, _ = load_segmenter(ours)
     baseline, _ = load_segmenter(other)
     last = ours.checkpoints.last()
     assert last is not None
-    matrix = ours.checkpoints.read(last)["method.cooccurrence"].double()
-    given = torch.where(matrix.sum(1, keepdim=True) > 0, matrix / matrix.sum(1, keepdim=True), 1 / L)
+    matrix = ours.checkpoints.read(last)["method.cooccurrence"]
     dataset, smaller = open_dataset(ours.config.data), open_dataset(other.config.data)
-    expected = empty(len(CLASSES), L)
+    expected = Counts(matrix)
     for item in dataset.items("val"):
-        size = (40, 56)
         probs = predict_probs(segmenter, to_tensor(dataset.read_image(item)), ours.config.inference)
-        half = predict_probs(baseline, to_tensor(smaller.read_image(item)), other.config.inference, size)
+        half = predict_probs(baseline, to_tensor(smaller.read_image(item)), other.config.inference, (40, 56))
         assert smaller.read_image(item).shape == (20, 28, 3)
         assert probs.latent is not None
-        maps = {"semantic": probs.semantic, "latent": probs.latent, "baseline": half.semantic}
-        loop(expected, dataset.read_targets(item, resized=False).tolist(), given, maps)
+        targets = torch.from_numpy(dataset.read_targets(item, resized=False))[None]
+        expected.add(probs.semantic, probs.latent, targets, half.semantic)
 
-    soft, won = expected["soft"], expected["won"]
-    seen = soft.sum(1) > 0
+    sums, pixels = expected.sums["latent"], expected.pixels
+    seen = sums.sum(1) > 0
     assert 3 < seen[:-1].sum() < len(CLASSES)  # some classes are absent
-    for name in ("won", "mapped", "semantic", "baseline"):
-        assert (expected[name].sum(0) > 20).sum() > 2, name  # the predictions vary
+    for name, table in pixels.items():
+        assert name == "mapped_class" or (table.sum(0) > 20).sum() > 2, name  # the predictions vary
     assert len(written["latent_given_class"]) == len(CLASSES)
     for number, row in enumerate([*written["latent_given_class"], written["ignored"]]):
         assert (row is not None) == seen[number]
         if row is not None:
-            assert row == pytest.approx((soft[number] / soft[number].sum()).tolist(), abs=1e-5)
-    joint = soft[:-1] / soft[:-1].sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        told = np.nansum(joint * np.log(joint / joint.sum(0) / joint.sum(1, keepdims=True)))
-    assert written["mutual_information"] == pytest.approx(told, abs=1e-5)
-
-    stands_for = [int(row.argmax()) for row in given]
-    assert written["mapping"] == [None if c == 3 else k for c, k in enumerate(stands_for)]
-    for name, table in (("latent", won), ("mapped", expected["mapped"])):
-        known = [c for c in range(len(CLASSES)) if c != 3]
-        right = sum(table[c, stands_for[c]] for c in known)
-        assert written[f"{name}_pixel_accuracy"] == pytest.approx(right / table[known].sum(), abs=1e-3), name
-        ious = []
-        for k in range(L):
-            mine = [c for c in known if stands_for[c] == k]
-            union = table[mine].sum() + table[known][:, k].sum() - table[mine, k].sum()
-            ious += [table[mine, k].sum() / union] if union else []
-        assert written[f"{name}_miou"] == pytest.approx(np.mean(ious), abs=1e-3), name
+            assert row == pytest.approx((sums[number] / sums[number].sum()).tolist(), abs=1e-5)
+    mapping = [None if c == 3 else int(row.argmax()) for c, row in enumerate(matrix)]
+    assert written["mapping"] == mapping
+    for name, figure in asdict(expected.figures(mapping)).items():
+        assert written[name] == pytest.approx(figure, abs=1e-3), name
 
     here, beside = CLASSES.index("background"), written["baseline"]
     front = [c for c in range(len(CLASSES)) if c != here]
-    called = {"baseline": here, "semantic": here, "won": int(soft[here].argmax())}
-    missed = [expected[name][front, k].sum() / expected[name][front].sum() for name, k in called.items()]
-    invented = [1 - expected[name][here, k] / expected[name][here].sum() for name, k in called.items()]
+    called = {"baseline": here, "semantic": here, "latent": int(sums[here].argmax())}
+    missed = [float(pixels[name][front, k].sum() / pixels[name][front].sum()) for name, k in called.items()]
+    invented = [float(1 - pixels[name][here, k] / pixels[name][here].sum()) for name, k in called.items()]
     for key, shares in (("foreground_called_background", missed), ("background_called_foreground", invented)):
         assert [beside[key][name] for name in ("baseline", "ours", "latent")] == pytest.approx(shares, abs=1e-3)
     assert any("method.name: latent here, supervised there" in line for line in beside["differences"])
     assert analysis.to_dict() == written
+
+
+def test_an_analysis_is_read_back(runs: dict[str, Path], analysis: Analysis, tmp_path: Path) -> None:
+    found = read_analysis(analysis_folder(runs["latent"], "val"))
+    assert found is not None
+    assert found.to_dict() == analysis.to_dict()
+    assert found.text() == analysis.text()
+    assert any(map(math.isnan, found.semantic_iou)), "null is not a number again"
+    assert read_analysis(tmp_path) is None
+    for content in ("{", "[]", "3", '{"split": "val"}', json.dumps(analysis.to_dict() | {"step": "x"})):
+        (tmp_path / "analysis.json").write_text(content)
+        with pytest.raises(UserError, match=r"analysis\.json is damaged or of another version .* latentseg analyse "):
+            read_analysis(tmp_path)
 
 
 def test_scores_are_those_of_evaluate(runs: dict[str, Path], written: dict[str, Any]) -> None:
@@ -361,14 +206,27 @@ def test_the_words(analysis: Analysis) -> None:
     assert "(from M: " in text
     held = dict(zip(analysis.classes, analysis.structure.latent_given_class, strict=True))
     assert analysis.spread == [name for name in analysis.classes if (row := held[name]) and max(row) < 0.5]
-    assert bool(analysis.spread) == ("over several latent classes, of which one counts here" in text)
-    assert "M never saw, left out: wall" in text
-    assert "foreground called background: baseline " in text
-    assert "also differs in data.resize: 1.0 here, 0.5 there" in text
+    assert bool(analysis.spread) == ("Over several latent classes, of which one counts in the groups" in text)
+    assert "M never saw, left out of the groups: wall." in text
+    assert "Foreground that is called background: baseline " in text
+    assert "The baseline differs in data.resize: 1.0 here, 0.5 there." in text
     assert "method.name" not in text
     absent = [name for name, row in zip(CLASSES, analysis.structure.latent_given_class, strict=True) if row is None]
-    assert f"not in val: {', '.join(absent)}" in text
-    assert " nan" not in text
+    assert f"Not in val: {', '.join(absent)}." in text
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_the_verdict_has_three_measures(analysis: Analysis) -> None:
+    told = {"latent_miou": 0.5, "mapped_miou": 0.75, "latent_class_miou": 0.375, "mapped_class_miou": 0.25}
+    told |= {"latent_information": 1.5, "mapped_information": math.nan}
+    changed = replace(analysis, figures=replace(analysis.figures, **told))
+    assert (
+        "The latent branch against the semantic branch mapped by Eq. 7: not ahead in groups (50.0 to 75.0 % mIoU), "
+        "ahead in classes told from the map (37.5 to 25.0 % mIoU), not comparable in I(C;L) (1.500 to - nats)."
+    ) in changed.facts()
+    shown = {row[0]: row[1:] for row in changed.comparison()}
+    assert shown["classes told from the map: mIoU in %"][1:] == ["25.0", "37.5"]
+    assert shown["I(C;L) in nats"] == ["-", "-", "1.500"]
 
 
 @pytest.mark.usefixtures("no_picture")
@@ -387,7 +245,7 @@ def test_other_splits_and_checkpoints_have_their_own_folder(runs: dict[str, Path
 def test_given_groups_have_their_names(runs: dict[str, Path]) -> None:
     result = analyse(runs["given_classes"])
     assert result.latent_names == list(GROUPS)
-    assert result.ease.semantic_miou == pytest.approx(evaluate(runs["given_classes"]).scores.miou)  # original size
+    assert result.figures.semantic_miou == pytest.approx(evaluate(runs["given_classes"]).scores.miou)  # original size
     assert result.mapping == [0] * 4 + [1] * 12 + [2] * 3
     assert result.latent_given_class_m is not None
     assert result.latent_given_class_m[3] is None
@@ -400,8 +258,9 @@ def test_symmetric_branches_stand_for_the_classes(runs: dict[str, Path]) -> None
     assert result.latent_names == CLASSES
     assert result.mapping == list(range(len(CLASSES)))
     assert (result.latent_given_class_m, result.effective_m) == (None, None)
-    assert result.ease.mapped_miou == pytest.approx(result.ease.semantic_miou, abs=1e-12)
-    assert result.ease.latent_miou != result.ease.semantic_miou
+    assert result.figures.mapped_miou == pytest.approx(result.figures.semantic_miou, abs=1e-12)
+    assert result.figures.mapped_class_miou == pytest.approx(result.figures.semantic_miou, abs=1e-12)
+    assert result.figures.latent_miou == result.figures.latent_class_miou != result.figures.semantic_miou
     assert not (runs["symmetric"] / "analysis" / "latent_given_class_M.csv").exists()
     assert "from M" not in result.text()
 
@@ -453,31 +312,37 @@ def test_without_a_background_it_says_so(runs: dict[str, Path], tmp_path: Path) 
     result = analyse(copies[0], baseline=copies[1])
     assert result.baseline is not None
     assert result.baseline.foreground_called_background is None
-    assert "no class is called background" in result.text()
+    assert "No class is called background" in result.text()
 
 
 @pytest.mark.usefixtures("no_picture")
 def test_the_mean_is_over_the_classes_that_the_run_names(runs: dict[str, Path]) -> None:
     result = analyse(runs["symmetric"], split="train", overrides=["inference.miou_over=hit"])
     hit = [iou for iou in result.semantic_iou if iou > 0]
-    assert result.ease.semantic_miou == pytest.approx(sum(hit) / len(hit))
+    assert result.figures.semantic_miou == pytest.approx(sum(hit) / len(hit))
     assert 0.0 in result.semantic_iou
 
 
-# pictures
+@pytest.mark.parametrize("name", get_args(MethodName))
+def test_every_method_has_its_kind_of_second_branch(name: str) -> None:
+    """`second_branch` says nothing else than the number of channels that a network gets."""
+    config = Config.model_validate({"method": {"name": name, "groups": {"a": ["x"], "b": ["y"]}, "num_latent": 20}})
+    channels = {"none": 0, "latent": 20, "groups": 2, "classes": 5}
+    assert num_channels(config, 5) == channels[second_branch(name)]
 
 
 def test_heat_maps_take_any_name_and_shape(tmp_path: Path) -> None:
     values = np.array([[0.97, 0.03], [math.nan] * 2, [0.2, 0.8]])
     names = [r"a $\frac$ {", "n" * 60, "two\nlines"]
-    figure = heat_maps("$", [Panel("%$^", values)] * 2, names, [r"$\frac$", "l1"], [Block(0, 0, 0)], rule=2, faint=[1])
+    figure = heat_maps({"%$^": values, "$": values}, names, [r"$\frac$", "l1"], {0: (0, 0)}, faint=[1])
     figure.savefig(tmp_path / "a.png", dpi=40)
     left, right, _ = figure.axes  # the third is the scale
     shown = [text.get_text() for text in left.get_yticklabels()]
     assert shown == [r"a $\frac$ {", "n" * 23 + "…", "two lines"]
     assert sorted(text.get_text() for text in left.texts) == [".20", ".80", ".97"]
     assert left.get_position().y0 == pytest.approx(right.get_position().y0)  # side by side
-    wide = heat_maps("", [Panel("", np.eye(50)[:3])] * 2, names, [f"l{i}" for i in range(50)])
+    many = np.eye(50)[:3]
+    wide = heat_maps({"": many, "M": many}, names, [f"l{i}" for i in range(50)], {})
     wide.savefig(tmp_path / "b.png", dpi=40)
     top, bottom, _ = wide.axes
     assert top.get_position().y0 > bottom.get_position().y1  # one below the other
