@@ -204,11 +204,11 @@ def _figures(
         effective_m=None if of_m is None else stats.effective_counts(of_m),
         figures=counts.figures(meaning.mapping, over),
         semantic_iou=semantic.iou,
-        baseline=None if other is None else _beside(ours, other, counts, semantic.iou),
+        baseline=None if other is None else _beside(ours, other, counts),
     )
 
 
-def _beside(ours: _Model, other: _Model, counts: Counts, ours_iou: list[float]) -> Baseline:
+def _beside(ours: _Model, other: _Model, counts: Counts) -> Baseline:
     pixels = {name: table[:-1] for name, table in counts.pixels.items()}
     result = scores(pixels["baseline"], ours.run.config.inference.miou_over)
     named = [number for number, name in enumerate(ours.run.classes) if name.strip().lower() == BACKGROUND]
@@ -224,7 +224,6 @@ def _beside(ours: _Model, other: _Model, counts: Counts, ours_iou: list[float]) 
         step=other.step,
         miou=result.miou,
         iou=result.iou,
-        ours=ours_iou,
         differences=differences(ours.run.config, other.run.config),
         foreground_called_background=shares[0],
         background_called_foreground=shares[1],

@@ -13,8 +13,6 @@ from latentseg.analysis import stats
 from latentseg.analysis.stats import Real, Rows
 from latentseg.runs import finite_or_none
 
-PARTS = ("structure", "figures")
-"""Parts of an analysis whose values stand beside the others in JSON."""
 TextTable = list[list[str]]
 """A table as text, the header first; the first entry of a row is its name."""
 
@@ -42,8 +40,6 @@ class Baseline:
     step: int
     miou: Real
     iou: list[Real]
-    ours: list[Real]
-    """IoU per class of the analysed run, to stand beside `iou`."""
     differences: list[str]
     """Options in which the two runs differ: a twin differs in `method.` alone."""
     foreground_called_background: Shares | None
@@ -82,7 +78,8 @@ class Analysis:
     latent_given_class_m: Rows | None
     """P(l|c) of M, Eq. 9; None if the method keeps no M."""
     effective_m: dict[str, int] | None
-    figures: stats.Figures
+    figures: dict[str, Real]
+    """The latent branch beside the semantic one, by the names of `Counts.figures`."""
     semantic_iou: list[Real]
     """IoU per class of the semantic branch; NaN for a class in neither truth nor prediction."""
     baseline: Baseline | None
@@ -94,14 +91,11 @@ class Analysis:
         Raises:
             ValueError: A value is missing or of another type.
         """
-        return TypeAdapter(Analysis).validate_python(values | dict.fromkeys(PARTS, values))
+        return TypeAdapter(Analysis).validate_python(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the parts flattened; NaN becomes None."""
-        values = asdict(self)
-        for part in PARTS:
-            values |= values.pop(part)
-        return dict(finite_or_none(values))
+        """Plain values for JSON; NaN becomes None."""
+        return dict(finite_or_none(asdict(self)))
 
     @property
     def spread(self) -> list[str]:
@@ -162,7 +156,7 @@ class Analysis:
             ("classes told from the map", "class_miou", _percent, "% mIoU"),
             ("I(C;L)", "information", _real, "nats"),
         ):
-            latent, mapped = (getattr(self.figures, f"{branch}_{figure}") for branch in ("latent", "mapped"))
+            latent, mapped = (self.figures[f"{branch}_{figure}"] for branch in ("latent", "mapped"))
             word = "not comparable" if math.isnan(latent - mapped) else "ahead" if latent > mapped else "not ahead"
             parts.append(f"{word} in {name} ({shown(latent)} to {shown(mapped)} {unit})")
         return ", ".join(parts)
@@ -176,14 +170,14 @@ class Analysis:
             "class_miou": ("classes told from the map: mIoU in %", _percent),
             "class_pixel_accuracy": ("classes told from the map: pixels in %", _percent),
             "information": ("I(C;L) in nats", _real),
-            "information_share": (f"I(C;L) in % of H(C) = {_real(told.class_entropy)} nats", _percent),
+            "information_share": (f"I(C;L) in % of H(C) = {_real(told['class_entropy'])} nats", _percent),
             "conditional_entropy": ("H(C|L) in nats", _real),
             "argmax_information": ("I(C;L) of the argmax in nats", _real),
         }
-        semantic = {"class_miou": told.semantic_miou, "class_pixel_accuracy": told.semantic_pixel_accuracy}
+        semantic = {f"class_{figure}": told[f"semantic_{figure}"] for figure in ("miou", "pixel_accuracy")}
         rows = []
         for figure, (name, shown) in measures.items():
-            both = (getattr(told, f"{branch}_{figure}") for branch in ("mapped", "latent"))
+            both = (told[f"{branch}_{figure}"] for branch in ("mapped", "latent"))
             rows.append([name, *map(shown, (semantic.get(figure, math.nan), *both))])
         return [["both branches on the same pixels", "semantic", "semantic by Eq. 7", "latent"], *rows]
 
@@ -192,7 +186,10 @@ class Analysis:
         base = self.baseline
         if base is None:
             return []
-        pairs = [*zip(self.classes, base.iou, base.ours, strict=True), ("mean", base.miou, self.figures.semantic_miou)]
+        pairs = [
+            *zip(self.classes, base.iou, self.semantic_iou, strict=True),
+            ("mean", base.miou, self.figures["semantic_miou"]),
+        ]
         rows = [
             [name, *(("absent" if math.isnan(iou) else _percent(iou)) for iou in (theirs, ours)), _gain(ours - theirs)]
             for name, theirs, ours in pairs

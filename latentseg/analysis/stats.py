@@ -6,7 +6,7 @@ without a pixel has no P(l|c), which is None here. arXiv:1912.12936, section 4 a
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -18,6 +18,7 @@ from latentseg.metrics import Scores, scores
 
 Rows = list[list[float] | None]
 """P(l|c), one row per class; None for a class that was not seen."""
+MiouOver = Literal["occurring", "hit", "all"]
 Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A number that may be NaN; JSON knows no NaN and has null there."""
 DOMINANT = 0.9
@@ -26,44 +27,6 @@ SLIGHT = 0.1
 """A latent class with no P(l|c) above this serves no class (the paper's lower threshold, Table 4)."""
 NOWHERE = 1e-4
 """A latent class that wins a smaller share of the pixels wins nowhere: a few stray pixels are no use."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The latent branch ("latent") beside the semantic branch mapped by Eq. 7 ("mapped"), on the same pixels.
-
-    Three measures, since no single one is fair to both: the groups (of a class that lies over several latent classes,
-    one counts); the classes told from the map, argmax over c of sum over l of P(c|l) S(l) with P(c|l) from M (every
-    latent class counts); and the information in the map (it needs no M, but is less the less sure a branch is).
-    """
-
-    semantic_miou: Real
-    """Semantic branch over the classes, as `inference.miou_over` says."""
-    semantic_pixel_accuracy: Real
-    latent_miou: Real
-    """Over the groups: the truth is mapped to latent classes, class by class."""
-    latent_pixel_accuracy: Real
-    latent_class_miou: Real
-    """Of the classes told from the map, as `inference.miou_over` says."""
-    latent_class_pixel_accuracy: Real
-    latent_information: Real
-    """I(C;L) in nats, of the map's probabilities with the truth."""
-    latent_information_share: Real
-    """I(C;L) / H(C); NaN if there is but one class."""
-    latent_conditional_entropy: Real
-    """H(C|L) in nats, Eq. 1 over all pixels."""
-    latent_argmax_information: Real
-    """I(C;L) in nats of the map's argmax: how sure the branch is does not matter."""
-    mapped_miou: Real
-    mapped_pixel_accuracy: Real
-    mapped_class_miou: Real
-    mapped_class_pixel_accuracy: Real
-    mapped_information: Real
-    mapped_information_share: Real
-    mapped_conditional_entropy: Real
-    mapped_argmax_information: Real
-    class_entropy: Real
-    """H(C) in nats."""
 
 
 class Counts:
@@ -126,37 +89,44 @@ class Counts:
             tables |= {name: total(table) for name, table in tables.items()}
         self.images = int(total(torch.tensor(self.images)))
 
-    def figures(
-        self,
-        mapping: Sequence[int | None] | None = None,
-        over: Literal["occurring", "hit", "all"] = "occurring",
-    ) -> Figures:
-        """Compare both maps with the truth.
+    def figures(self, mapping: Sequence[int | None] | None = None, over: MiouOver = "occurring") -> dict[str, float]:
+        """Compare the latent map ("latent_") and the semantic one mapped by Eq. 7 ("mapped_") with the truth.
+
+        Three measures, since no single one is fair to both: the groups (of a class that lies over several latent
+        classes, one counts); the classes told from the map, argmax over c of sum over l of P(c|l) S(l) with P(c|l) from
+        M (every latent class counts); and the information in the map (of its probabilities, so less from an unsure
+        branch, and of its argmax).
 
         Args:
             mapping: The latent class that stands for each class; None leaves its pixels out of the groups. By default
                 the dominant one by M, for each class that M has seen.
             over: Classes in the mean IoU over classes, as for `metrics.scores`.
+
+        Returns:
+            In 0..1: *_miou and *_pixel_accuracy over the groups, *_class_miou and *_class_pixel_accuracy over the
+            classes, semantic_miou and semantic_pixel_accuracy; in nats: class_entropy H(C), *_information I(C;L),
+            *_argmax_information and *_conditional_entropy H(C|L); *_information_share, I(C;L) / H(C). NaN without a
+            pixel.
         """
         mapping = dominant_of(self.cooccurrence) if mapping is None else mapping
         told = {name: scores(self.pixels[name][:-1], over) for name in ("semantic", "latent_class", "mapped_class")}
-        values = {}
+        found = {}
         for name in ("latent", "mapped"):
             told[name] = mapped_scores(self.pixels[name][:-1], mapping)
             before, after = entropies(self.sums[name][:-1])
-            values[f"{name}_information"] = before - after
-            values[f"{name}_information_share"] = (before - after) / before if before > 0 else math.nan
-            values[f"{name}_conditional_entropy"] = after
-            values[f"{name}_argmax_information"] = before - entropies(self.pixels[name][:-1].double())[1]
-        values |= {f"{name}_miou": result.miou for name, result in told.items()}
-        values |= {f"{name}_pixel_accuracy": result.pixel_accuracy for name, result in told.items()}
-        return Figures(class_entropy=before, **values)
+            found["class_entropy"] = before
+            found[f"{name}_information"] = before - after
+            found[f"{name}_information_share"] = (before - after) / before if before > 0 else math.nan
+            found[f"{name}_conditional_entropy"] = after
+            found[f"{name}_argmax_information"] = before - entropies(self.pixels[name][:-1].double())[1]
+        found |= {f"{name}_miou": result.miou for name, result in told.items()}
+        return found | {f"{name}_pixel_accuracy": result.pixel_accuracy for name, result in told.items()}
 
     def log(self) -> dict[str, float]:
-        """The figures by name, with `dominated`, `effective_0.1` and `effective_0.9`: a line of a log."""
+        """The figures, with `dominated`, `effective_0.1` and `effective_0.9`: a line of a log."""
         rows = given_rows(self.sums["latent"][:-1])
         effective = {f"effective_{t}": count for t, count in effective_counts(rows).items()}
-        return asdict(self.figures()) | {"dominated": dominated(rows)} | effective
+        return self.figures() | {"dominated": dominated(rows)} | effective
 
 
 def given_rows(cooccurrence: Tensor) -> Rows:

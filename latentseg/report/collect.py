@@ -230,7 +230,7 @@ def _record(folder: Path, row: str, column: Any = None, grid: Tree | None = None
         state, note = ("done", "") if readable else ("unreadable", f"DONE cannot be read: {done.get('error', done)}")
         seconds = float(done["seconds"]) if number(done.get("seconds")) else seconds
     elif (folder / "FAILED").is_file():
-        lines = _read_text(folder / "FAILED").split("\n")
+        lines = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").split("\n")
         state, note = "failed", next((line.strip() for line in reversed(lines) if line.strip()), "")
     elif options:
         step = max((row["step"] for row in rows if number(row.get("step"))), default=0)
@@ -251,14 +251,6 @@ def _last_step(folder: Path, done: Tree) -> int | None:
 def number(value: Any) -> TypeGuard[float]:
     """Whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _read_text(path: Path) -> str:
-    """A text file, with what is not UTF-8 replaced; "" if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def read_json(path: Path) -> Tree:

@@ -39,54 +39,23 @@ class PaperTable:
         return [score / scores[-1] for score in scores] if self.columns == LABELED else []
 
 
+_FEW = f"{VOC}, 1/8 of the labels"
 _TABLES = (
-    PaperTable(
-        1,
-        "Comparison with AdvSemiSeg",
-        f"{VOC}, ResNet-101",
-        "data.labeled",
-        LABELED,
-        {"AdvSemiSeg": (69.5, 72.1, 73.8, 74.9), "proposed": (71.3, 72.4, 73.9, 75.0)},
-    ),
-    PaperTable(
-        2,
-        "Comparison with AdvSemiSeg",
-        "Cityscapes, ResNet-101",
-        "data.labeled",
-        LABELED,
-        {"AdvSemiSeg": (58.8, 62.3, 65.7, 67.7), "proposed": (63.3, 65.4, 66.1, 66.3)},
-    ),
-    PaperTable(
-        3,
-        "Impact of the loss terms",
-        f"{VOC}, 1/8 of the labels",
-        "",
-        ("",),
-        {"supervised": (64.1,), "+ latent classes": (67.3,), "proposed": (71.3,)},
-    ),
-    PaperTable(
-        4,
-        "Impact of the number of latent classes",
-        f"{VOC}, 1/8 of the labels",
-        "method.num_latent",
-        NUM_LATENT,
-        {"proposed": (69.7, 70.2, 70.3, 70.7, 71.3, 70.8)},
-        {"0.1": (2, 4, 6, 10, 16, 18), "0.9": (2, 4, 6, 10, 14, 14)},
-    ),
-    PaperTable(
-        5,
-        "Comparison with other latent branches",
-        f"{VOC}, 1/8 of the labels",
-        "",
-        ("",),
-        {
-            "KL": (69.1,),
-            "manual": (69.0,),
-            "semantic classes": (68.5,),
-            "learned (10)": (70.7,),
-            "learned (20)": (71.3,),
-        },
-    ),
-)
+    PaperTable(1, "Comparison with AdvSemiSeg", f"{VOC}, ResNet-101", "data.labeled", LABELED, {
+        "AdvSemiSeg": (69.5, 72.1, 73.8, 74.9), "proposed": (71.3, 72.4, 73.9, 75.0),
+    }),
+    PaperTable(2, "Comparison with AdvSemiSeg", "Cityscapes, ResNet-101", "data.labeled", LABELED, {
+        "AdvSemiSeg": (58.8, 62.3, 65.7, 67.7), "proposed": (63.3, 65.4, 66.1, 66.3),
+    }),
+    PaperTable(3, "Impact of the loss terms", _FEW, "", ("",), {
+        "supervised": (64.1,), "+ latent classes": (67.3,), "proposed": (71.3,),
+    }),
+    PaperTable(4, "Impact of the number of latent classes", _FEW, "method.num_latent", NUM_LATENT, {
+        "proposed": (69.7, 70.2, 70.3, 70.7, 71.3, 70.8),
+    }, {"0.1": (2, 4, 6, 10, 16, 18), "0.9": (2, 4, 6, 10, 14, 14)}),
+    PaperTable(5, "Comparison with other latent branches", _FEW, "", ("",), {
+        "KL": (69.1,), "manual": (69.0,), "semantic classes": (68.5,), "learned (10)": (70.7,), "learned (20)": (71.3,),
+    }),
+)  # fmt: skip
 PAPER = {table.number: table for table in _TABLES}
 """The tables by number."""

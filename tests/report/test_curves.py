@@ -66,7 +66,7 @@ def test_single_points_are_markers_and_lines_are_not() -> None:
         axes = Figure().subplots()
         curves.draw_runs(axes, [np.array(points, float) for points in runs], "red")
         lines = [line for line in axes.lines if isinstance(line, Line2D)]
-        return [([tuple(point) for point in line.get_xydata()], str(line.get_marker())) for line in lines]
+        return [([(x, y) for x, y in np.asarray(line.get_xydata())], str(line.get_marker())) for line in lines]
 
     assert drawn([(30, 0.25)]) == [([(30, 0.25)], "o")]
     assert drawn([(30, 0.25)], [(30, 0.75)]) == [([(30, 0.5)], "o")], "the mean of two seeds"

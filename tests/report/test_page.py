@@ -39,25 +39,15 @@ def report(paths: list[Path], tmp_path: Path) -> str:
     return write_report(paths, tmp_path / "out" / "report.html").read_text()
 
 
-def write_analysis(folder: Path, **more: Any) -> None:
+def write_analysis(folder: Path, classes: list[str] | None = None, **structure: Any) -> None:
     figures = dict.fromkeys(("semantic_miou", "semantic_pixel_accuracy", "class_entropy"), 0.5)
     for branch, figure in (("latent", 0.7), ("mapped", 0.6)):
         for name in ("miou", "pixel_accuracy", "class_miou", "class_pixel_accuracy"):
             figures[f"{branch}_{name}"] = figure
         for name in ("information", "information_share", "conditional_entropy", "argmax_information"):
             figures[f"{branch}_{name}"] = figure / 2
-    tree = {
-        "run": "runs/ours",
-        "split": "val",
-        "checkpoint": "last",
-        "step": 30,
-        "images": 2,
-        "classes": ["ground", "thing", "sky"],
-        "latent_names": ["l0", "l1"],
-        "mapping": [0, 1, 0],
+    found = {
         "latent_given_class": [[0.95, 0.05], [0.55, 0.45], [0.99, 0.01]],
-        "latent_given_class_m": None,
-        "effective_m": None,
         "ignored": None,
         "row_order": [0, 2, 1],
         "column_order": [0, 1],
@@ -69,20 +59,33 @@ def write_analysis(folder: Path, **more: Any) -> None:
             {"latent": 0, "classes": ["ground", "sky"], "shares": [1, 1], "text": "l0: ground + sky"},
             {"latent": 1, "classes": ["thing"], "shares": [1], "text": "l1: thing"},
         ],
+    }
+    tree = {
+        "run": "runs/ours",
+        "split": "val",
+        "checkpoint": "last",
+        "step": 30,
+        "images": 2,
+        "classes": classes or ["ground", "thing", "sky"],
+        "latent_names": ["l0", "l1"],
+        "mapping": [0, 1, 0],
+        "structure": found | structure,
+        "latent_given_class_m": None,
+        "effective_m": None,
+        "figures": figures,
         "semantic_iou": [0.625, None, 0.3],
         "baseline": {
             "run": "runs/base",
             "step": 30,
             "miou": 0.45,
             "iou": [0.5, None, 0.4],
-            "ours": [0.625, None, 0.3],
             "differences": [],
             "foreground_called_background": {"baseline": 0.3, "ours": 0.2, "latent": 0.1},
             "background_called_foreground": {"baseline": 0.3, "ours": 0.2, "latent": 0.1},
         },
     }
     (folder / "analysis").mkdir()
-    (folder / "analysis" / "analysis.json").write_text(json.dumps(tree | figures | more))
+    (folder / "analysis" / "analysis.json").write_text(json.dumps(tree))
     (folder / "analysis" / "latent_given_class.png").write_bytes(ONE_PIXEL)
 
 
