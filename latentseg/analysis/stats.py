@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator
 from torch import Tensor
 
-from latentseg.losses import IGNORE_INDEX, conditional_entropy, latent_given_class, latent_joint, semantic_to_latent
+from latentseg.losses import IGNORE_INDEX, conditional_entropy, latent_given_class, semantic_to_latent
 from latentseg.metrics import Scores, scores
 
 Rows = list[list[float] | None]
@@ -63,30 +63,30 @@ class Counts:
             baseline: S_c of another model, shape (N, C, H, W).
         """
         targets = targets.to(semantic.device).long()
+        rows = targets.where(targets != IGNORE_INDEX, self.num_classes).flatten(1)
+        truth = torch.zeros(len(rows), self.num_classes + 1, rows.shape[1], device=rows.device)
+        truth.scatter_(1, rows[:, None], 1)
         to_latent = self.latent_given_class.to(semantic.device)
         to_class = self.class_given_latent.to(semantic.device)
-        self._count("semantic", semantic, targets)
+        self._count("semantic", semantic, rows)
         if baseline is not None:
-            self._count("baseline", baseline, targets)
+            self._count("baseline", baseline, rows)
         for name, probs in (("latent", latent), ("mapped", semantic_to_latent(semantic, to_latent))):
-            known, _ = latent_joint(probs, targets, self.num_classes)
-            ignored, _ = latent_joint(probs, torch.where(targets == IGNORE_INDEX, 0, IGNORE_INDEX), 1)
-            self.sums[name] += torch.cat([known, ignored]).cpu().double()
-            self._count(name, probs, targets)
-            self._count(f"{name}_class", semantic_to_latent(probs, to_class), targets)
+            self.sums[name] += (probs.flatten(2).float() @ truth.mT).sum(0).T.cpu().double()
+            self._count(name, probs, rows)
+            self._count(f"{name}_class", semantic_to_latent(probs, to_class), rows)
         self.images += len(targets)
 
-    def _count(self, name: str, probs: Tensor, targets: Tensor) -> None:
-        """Add the pixels by true class and by the argmax of `probs` (N, K, H, W)."""
+    def _count(self, name: str, probs: Tensor, rows: Tensor) -> None:
+        """Add the pixels by true class (N, H * W) and by the argmax of `probs` (N, K, H, W)."""
         table = self.pixels[name]
-        rows = targets.where(targets != IGNORE_INDEX, self.num_classes)
-        pairs = rows * table.shape[1] + probs.max(1).indices  # faster than argmax
+        pairs = rows * table.shape[1] + probs.flatten(2).max(1).indices  # faster than argmax
         table += torch.bincount(pairs.flatten().cpu(), minlength=table.numel()).reshape(table.shape)
 
     def all_reduce(self, total: Callable[[Tensor], Tensor]) -> None:
         """Add up over processes: `total` gives the sum of a tensor (on the CPU) over all of them."""
         for tables in (self.sums, self.pixels):
-            tables |= {name: total(table) for name, table in tables.items()}
+            tables.update({name: total(table) for name, table in tables.items()})
         self.images = int(total(torch.tensor(self.images)))
 
     def figures(self, mapping: Sequence[int | None] | None = None, over: MiouOver = "occurring") -> dict[str, float]:
