@@ -37,7 +37,7 @@ SHOWN_NUM_LATENT = (10, 20)
 """Figures 6 and 7."""
 DRAWS = ("data.labeled", "data.split_seed", "seed", "steps")
 """Options in which runs on one data set may differ, but a run and its supervised twin do not."""
-ONE_SEED = "One seed: no spread can be given, and the order of {} is not settled."
+NO_SPREAD = "{} one seed: no spread can be given, and the order of {} is not settled."
 Drawn = dict[tuple[Path, ...], str]
 """Run folders whose analysis or pictures the page has already, and the section's title."""
 
@@ -78,7 +78,9 @@ class Section:
 
 def runs_section(runs: list[Record], drawn: Drawn) -> Section:
     """Everything about runs that are given by themselves."""
-    section = Section("Runs" if len(runs) > 1 else f"Run {runs[0].row}", facts=[ONE_SEED.format("runs")])
+    section = Section(
+        "Runs" if len(runs) > 1 else f"Run {runs[0].row}", facts=[NO_SPREAD.format("Each run is", "runs")]
+    )
     names = [run.row for run in runs]
     named = {run.row if names.count(run.row) == 1 else str(run.folder): run for run in runs}
     groups = {name: [run] for name, run in named.items()}
@@ -121,7 +123,7 @@ def sweep_section(sweep: SweepRecord, drawn: Drawn) -> Section:
     if sweep.base:
         options = " ".join(f"{key}={value}" for key, value in sweep.options.items())
         section.facts.append(f"Preset {sweep.base}" + (f" with {options}." if options else "."))
-    section.facts += [ONE_SEED.format("rows")] * one_seed
+    section.facts += [NO_SPREAD.format("All cells have", "rows")] * one_seed
     column = 20 if sweep.column_key == NUM_LATENT and 20 in sweep.columns else sweep.columns[0]
     effective = _latent_findings(section, sweep, column, drawn)
     for split in sweep.splits:

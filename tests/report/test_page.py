@@ -101,7 +101,7 @@ def test_a_sweep_of_table_3(make_sweep: Make, tmp_path: Path) -> None:
     assert "71.3" in words
     assert "3 of 4 cells done." in words
     assert "proposed, seed 1: not begun" in words
-    assert "One seed" not in words
+    assert "one seed" not in words
     assert "l0: ground + sky" in words
     assert "with a latent class of their own: l1: thing" in words
     assert "Idle latent classes: l1." in words
@@ -165,7 +165,7 @@ def test_table_4_counts_effective_latent_classes(make_sweep: Make, tmp_path: Pat
     assert "7777" in words
     assert "8888" in words
     assert "proposed, method.num_latent 20, seed 0\nMissing: " in words, "its analysis cannot be made"
-    assert "One seed: no spread can be given" in words
+    assert "All cells have one seed: no spread can be given" in words
     assert "±" not in words
 
 
