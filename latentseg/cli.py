@@ -1,6 +1,7 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -258,6 +259,8 @@ def quickstart(
 
 def main() -> None:
     """Run the command; a `UserError` becomes one clear message and status 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
     except UserError as error:

@@ -32,6 +32,7 @@ from latentseg.data.images import (
     read_mask,
     read_pair,
     read_rgb,
+    read_text,
     resized,
     resized_ids,
     voc_color,
@@ -206,7 +207,7 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
             mask = Image.fromarray(dataset.read_targets(item))
             mask.putpalette(dataset.palette.tobytes())
             mask.save(labels)
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
     return len(items)
@@ -228,7 +229,7 @@ def _voc(config: DataConfig) -> Layout:
     splits: dict[str, list[Item]] = {}
     for split, name in (("train", train), ("val", "val"), ("test", "test")):
         if (lists / f"{name}.txt").is_file():
-            lines = (lists / f"{name}.txt").read_text().splitlines()
+            lines = read_text(lists / f"{name}.txt").splitlines()
             stems = [Path(line.split()[0]).stem for line in lines if line.strip()]  # some lists name files
             splits[split] = [
                 Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if f"{i}.png" in have else None)
@@ -264,7 +265,7 @@ def _folder(config: DataConfig) -> Layout:
         of_stem = files_by_stem(masks / split)
         splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
     names = root / "classes.txt"
-    lines = [line.strip() for line in names.read_text().splitlines()] if names.is_file() else []
+    lines = [line.strip() for line in read_text(names).splitlines()] if names.is_file() else []
     return Layout(root, splits, tuple(line for line in lines if line) or None)
 
 

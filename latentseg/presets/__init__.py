@@ -28,14 +28,14 @@ def preset_text(name: str) -> str:
     """
     if name not in preset_names():
         raise UserError(f"no preset {name}; there are {', '.join(preset_names())}")
-    return (resources.files(__name__) / f"{name}.yaml").read_text()
+    return (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def group_maps() -> dict[str, dict[str, list[str]]]:
     """The maps from groups to classes that come with the package, by name, for `method.groups`."""
     folder = resources.files(__name__) / "groups"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {Path(entry.name).stem: _mapping(entry.read_text(), entry.name) for entry in files}
+    return {Path(entry.name).stem: _mapping(entry.read_text(encoding="utf-8"), entry.name) for entry in files}
 
 
 def preset_summaries() -> dict[str, str]:
@@ -124,7 +124,7 @@ def _read_source(source: str | Path) -> Any:
         hint = f"; did you mean the preset {near[0]}?" if near else ""
         raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
     try:
-        return OmegaConf.create(path.read_text())
+        return OmegaConf.create(path.read_text(encoding="utf-8"))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is not valid YAML: {error}") from error
 
@@ -139,7 +139,7 @@ def _read_groups(name: str) -> dict[str, list[str]]:
             f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
         )
     try:
-        return _mapping(path.read_text(), name)
+        return _mapping(path.read_text(encoding="utf-8"), name)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"method.groups={name} is not valid YAML: {error}") from error
 
