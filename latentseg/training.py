@@ -112,7 +112,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     state = build_state(config, dataset.classes, split)
     if is_first():
         notes = check_data(dataset, split, held_out, config.data.check)
-        for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled):
+        mixes = config.method.name in ("mean_teacher", "fixmatch", "unimatch", "cps", "latent_match")
+        for note in notes + batch_notes(split, config.batch_size, state.method.uses_unlabeled, mixes, processes):
             console.print(f"note: {note}", style="yellow", markup=False)
     with ExitStack() as stack:
         stack.enter_context(connected(fabric))

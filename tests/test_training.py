@@ -378,6 +378,9 @@ def test_runs_get_free_names_and_notes(
     config = tiny(*SUPERVISED, "steps=1", "data.labeled=1", "seed=3")
     assert [train(config).folder.name for _ in range(2)] == ["scenes-supervised-s3", "scenes-supervised-s3-2"]
     assert "note: 1 labelled images are fewer than a batch (2): they repeat within it" in capsys.readouterr().err
+    for name in ("latent", "mean_teacher", "fixmatch", "unimatch", "cps", "latent_match"):
+        train(tiny(f"method.name={name}", "model.batchnorm=frozen", "steps=1", "batch_size=1"))
+        assert ("note: CutMix changes nothing" in capsys.readouterr().err) == (name != "latent")
 
 
 def test_all_labels_need_no_unlabelled_stream(tmp_path: Path) -> None:

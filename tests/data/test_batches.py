@@ -51,10 +51,23 @@ def test_fewer_images_than_a_batch_repeat_and_are_noted(folder_set: Callable[...
     assert [epoch for epoch, _ in indices(0, LABELED, 1, 3, 5)] == [15, 16, 17]
     dataset, split, config = setup(folder_set(), labeled=1)
     assert batch_notes(split, 1) == []
-    (note,) = StepDataset(dataset, split, config, MEAN).notes
+    (note,) = batch_notes(split, 2)
     assert note.startswith("1 labelled images are fewer than a batch (2)")
     _, batch = next(batches(dataset, split, config, MEAN))
     assert not torch.equal(tensors(batch.images)[0], tensors(batch.images)[1])  # the same image in another view
+
+
+def test_cutmix_without_a_second_image_is_noted(folder_set: Callable[..., Path]) -> None:
+    _, split, _ = setup(folder_set(train=12), labeled=6)
+    assert batch_notes(split, 1, cutmix=False) == []
+    (note,) = batch_notes(split, 1, cutmix=True)
+    assert note.startswith("CutMix changes nothing with one unlabelled image")
+    assert note.endswith("take batch_size=2 or more")
+    (note,) = batch_notes(split, 4, cutmix=True, processes=4)
+    assert note.endswith("take batch_size=8 or more")
+    assert batch_notes(split, 4, cutmix=True, processes=2) == []
+    assert batch_notes(split, 1, unlabeled=False, cutmix=True) == []
+    assert batch_notes(Split(split.labeled, []), 1, cutmix=True) == []
 
 
 def test_batches_have_the_promised_shapes(folder_set: Callable[..., Path]) -> None:
