@@ -273,8 +273,6 @@ def _scenes(config: DataConfig) -> Layout:
     numbers = {"train": config.scenes.train, "val": config.scenes.val, "test": config.scenes.test}
     splits: dict[str, list[Item]] = {}
     for first, (split, number) in enumerate(numbers.items()):
-        if number > SCENES_APART:
-            raise UserError(f"data.scenes.{split}={number} is more than {SCENES_APART}")
         splits[split] = [Item(f"{split}/{i}", scene=first * SCENES_APART + i) for i in range(number)]
     r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(scenes.PALETTE)}
     values = {value: value for value in range(len(scenes.CLASSES))}
@@ -328,13 +326,16 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
             f"data.classes names {len(names)} classes, data.kind={config.kind} has {len(own)}; "
             f"say with data.class_map which mask value belongs to which class"
         )
-    if len(names) > IGNORE_INDEX:
-        raise UserError(f"data.classes names {len(names)} classes; at most {IGNORE_INDEX} fit, 255 means ignored")
+    if not 2 <= len(names) <= IGNORE_INDEX or len(set(names)) < len(names):
+        raise UserError(
+            f"{len(names)} names for {len(set(names))} classes: 2 to {IGNORE_INDEX} classes are possible (255 means "
+            f"ignored), each with a name of its own; change data.classes or classes.txt"
+        )
     for value, number in (config.class_map or {}).items():
-        if not 0 <= value <= 255 or not 0 <= number < len(names):
+        if number >= len(names):
             raise UserError(
-                f"data.class_map: {value}: {number} is not possible; mask values are 0..255 and class ids "
-                f"0..{len(names) - 1} (data.classes names {len(names)})"
+                f"data.class_map: {value}: {number} is not possible; class ids are 0..{len(names) - 1} (data.classes "
+                f"names {len(names)})"
             )
     return names
 
