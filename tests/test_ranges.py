@@ -6,8 +6,8 @@ from torch import nn
 from torch.optim import SGD
 
 from latentseg.errors import UserError
-from latentseg.optim import discriminator_optimizer
 from latentseg.presets import load_config
+from latentseg.training.optim import discriminator_optimizer
 
 # PyTorch, Pillow or the machine fails at it: exceptions, no memory, a segmentation fault, no end.
 FAILS = [
@@ -18,7 +18,8 @@ FAILS = [
     "augment.scale_step=1e-310", "augment.views=1000000000", "augment.labeled_views=1000000000",
     "inference.scales=[1000]", "inference.window=[1,1]", "inference.overlap=0.9999",
     "inference.pad_to=[100000,100000]", "inference.batch_size=1000000", "model.head_channels=1000000000",
-    "model.pieces=10000000000000000000", "discriminator.width=100000000", "discriminator.downscale=100000000000000",
+    "model.micro_batches=10000000000000000000", "discriminator.width=100000000",
+    "discriminator.downscale=10000000000000000000",
     "method.groups={}", "method.lambda_cons=1e39", "strong.feature_noise=1e39", "data.scenes.train=1000001",
     "data.scenes.width=100000", "data.class_map={300: 0}", "data.class_map={0: 300}",
 ]  # fmt: skip
