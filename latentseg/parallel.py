@@ -6,6 +6,7 @@ share of the pixels (`share`), and P_b comes from counts of all processes (`whol
 in the same order, also one without any labelled pixel.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -109,6 +110,7 @@ def make_fabric(config: Config) -> Fabric:
             f"num_nodes={config.num_nodes}: nothing here says where the other machines are, and this one would wait "
             f"forever; start it on each by torchrun or srun (docs/scaling.md), or take num_nodes=1"
         )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of each precision and process otherwise
     try:
         return Fabric(
             accelerator=device.type,

@@ -47,6 +47,9 @@ class Run:
     classes: tuple[str, ...]
     palette: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.config.method.name}, {len(self.classes)} classes)"
+
     @property
     def checkpoints(self) -> Checkpoints:
         """The run's checkpoints."""
