@@ -18,7 +18,6 @@ from latentseg.analysis import analyse, stats
 from latentseg.analysis.findings import Analysis
 from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
-from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
@@ -26,6 +25,7 @@ from latentseg.presets import load_config
 from latentseg.report import latent
 from latentseg.report.heatmap import Block, Panel, heat_maps
 from latentseg.runs import open_run
+from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 
 L = 4

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
-from latentseg.data import scenes
 from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
@@ -39,6 +38,7 @@ from latentseg.data.images import (
     voc_root,
 )
 from latentseg.errors import UserError
+from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
 
 HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
 SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
@@ -215,7 +215,7 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
 
 @lru_cache(maxsize=8)  # image and targets of a scene come from one drawing
 def _draw(config: ScenesConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    return scenes.draw_scene(config.seed, index, config.height, config.width)
+    return draw_scene(config.seed, index, config.height, config.width)
 
 
 def _voc(config: DataConfig) -> Layout:
@@ -274,9 +274,9 @@ def _scenes(config: DataConfig) -> Layout:
     splits: dict[str, list[Item]] = {}
     for first, (split, number) in enumerate(numbers.items()):
         splits[split] = [Item(f"{split}/{i}", scene=first * SCENES_APART + i) for i in range(number)]
-    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(scenes.PALETTE)}
-    values = {value: value for value in range(len(scenes.CLASSES))}
-    return Layout(None, splits, tuple(scenes.CLASSES), values, r_g_b)
+    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(PALETTE)}
+    values = {value: value for value in range(len(CLASSES))}
+    return Layout(None, splits, tuple(CLASSES), values, r_g_b)
 
 
 def _part(root: Path, name: str, kind: str) -> Path:
