@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from latentseg.data.scenes import CLASSES, draw_scene
+from latentseg.scenes.draw import CLASSES, draw_scene
 
 C = len(CLASSES)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)

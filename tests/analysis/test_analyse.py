@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from latentseg.data.scenes import CLASSES as SCENES
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,7 +22,6 @@ from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import heat_maps
 from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
-from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
