@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, cached_features
+from latentseg.caching import cache_root, cached_features, stored_features
 from latentseg.config import Config
 from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
 from latentseg.data.check import check_data
@@ -48,7 +48,7 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per view of an image for its features, once."""
+    """Seconds per view of an image for its features, once; 0 if they are all cached."""
     feature_bytes: int
     """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
@@ -67,7 +67,7 @@ class Costs:
         return early * self.early + (config.steps - start - early) * self.late
 
 
-def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
+def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path | None = None) -> Costs:
     """Time a few steps before and after the consistency begins, and the scoring of a few images.
 
     Of several processes one is timed, with its part of the batch; what they send each other is not.
@@ -75,24 +75,23 @@ def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
     Args:
         config: The run.
         dataset: Its data set, if it is open already.
+        folder: Where features of a few images are kept, unless the cache holds all that the run reads; a temporary
+            folder if None.
 
     Raises:
         UserError: The run could not begin.
     """
     processes = config.devices * config.num_nodes
-    with tempfile.TemporaryDirectory() as folder, _threads(config.threads), full_speed():
-        config = config.model_copy(update={"cache_folder": folder, "devices": 1, "num_nodes": 1})
+    with ExitStack() as stack:
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(_threads(config.threads))
+        stack.enter_context(full_speed())
+        config = config.model_copy(update={"devices": 1, "num_nodes": 1})
         dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
         split = draw_split(dataset, config.data, config.seed)
-        if config.cache != "none":  # a few images, which are there after the step that is not timed
-            split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
         torch.manual_seed(config.seed)
         state = build_state(config, dataset.classes, split)
-        costs = _time_steps(config, state, dataset, split, Part(0, processes))
-        if config.cache == "features":
-            stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-            seen = views(config, split, costs.uses_unlabeled)
-            costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
+        costs = _time_steps(config, state, dataset, split, Part(0, processes), folder)
         scoring = _time_scoring(config, state, dataset)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
 
@@ -178,15 +177,22 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
-def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part) -> Costs:
-    """Costs without scoring and memory; `features` for all views together."""
+def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part, folder: Path) -> Costs:
+    """Costs without scoring and memory."""
     fabric = make_fabric(config)
     nets, optimizers = set_up(fabric, state)
-    reads, stores, features = state.method.uses_unlabeled, None, 0.0
+    reads, stores, features, stored = state.method.uses_unlabeled, None, 0.0, 0
     if config.cache == "features":
-        began = time.perf_counter()
-        stores = cached_features(config, state.segmenter, dataset, split, reads)
-        features = time.perf_counter() - began
+        stores = stored_features(config, state.segmenter, split, reads)
+    if config.cache != "none" and stores is None:  # a few images, which are there after the step that is not timed
+        split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+    if config.cache == "features" and stores is None:
+        few, began = config.model_copy(update={"cache_folder": str(folder)}), time.perf_counter()
+        stores = cached_features(few, state.segmenter, dataset, split, reads)
+        seen = views(config, split, reads)
+        features = (time.perf_counter() - began) / seen
+        places = {store.folder for store in (stores.labeled, stores.unlabeled)}
+        stored = sum(path.stat().st_size for place in places for path in place.iterdir()) // seen
     late = math.ceil(config.steps * config.method.consistency_start) if reads else 0
     phases = []
     for first in sorted({0, min(late, config.steps - 1)}):
@@ -201,7 +207,7 @@ def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, pa
         seconds = ends[-1] - ends[skipped]
         phases.append((seconds / (len(waits) - skipped), sum(waits[skipped:]) / seconds))
     tensors, weights = (sum(tensor.nbytes for tensor in state.tensors(both).values()) for both in (True, False))
-    return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, 0, tensors, weights, reads, 0)
+    return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, stored, tensors, weights, reads, 0)
 
 
 def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
