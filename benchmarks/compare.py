@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 Cells = dict[str, dict[str, Any]]
@@ -91,13 +92,11 @@ def against(cells: Cells, rows: Sequence[str], splits: Sequence[str], ours: str)
     return "\n".join(lines)
 
 
-def class_gains(cells: Cells, row: str, split: str, baseline: str) -> list[float | None]:
-    """IoU of a row minus the baseline's in points, by class, mean over the seeds; None for a class without IoU."""
+def class_gains(cells: Cells, row: str, split: str, baseline: str) -> list[float]:
+    """IoU of a row minus the baseline's in points, by class, mean over the seeds; NaN for a class without IoU."""
     ours, theirs = of_row(cells, row), of_row(cells, baseline)
-    seeds = [seed for seed in ours if seed in theirs]
-    pairs = (zip(ours[seed][f"{split}_iou"], theirs[seed][f"{split}_iou"], strict=True) for seed in seeds)
-    gains = [[None if None in pair else 100 * (pair[0] - pair[1]) for pair in of_seed] for of_seed in pairs]
-    return [None if None in of_class else statistics.mean(of_class) for of_class in zip(*gains, strict=True)]
+    ious = [[np.array(of[seed][f"{split}_iou"], float) for of in (ours, theirs)] for seed in ours if seed in theirs]
+    return [float(gain) for gain in np.mean([100 * (own - other) for own, other in ious], axis=0)] if ious else []
 
 
 def class_table(cells: Cells, rows: Sequence[str], splits: Sequence[str], baseline: str, classes: Sequence[str]) -> str:
@@ -105,28 +104,26 @@ def class_table(cells: Cells, rows: Sequence[str], splits: Sequence[str], baseli
     lines = [f"| IoU minus {baseline}'s | split | {' | '.join(classes)} |", "|---|---|" + "---|" * len(classes)]
     for split in splits:
         for row in rows:
-            gains = class_gains(cells, row, split, baseline) if row != baseline else []
-            if gains:
-                shown = " | ".join("-" if gain is None else f"{gain:+.1f}" for gain in gains)
-                lines.append(f"| {row} | {split} | {shown} |")
+            gains = class_gains(cells, row, split, baseline)
+            if row != baseline and gains:
+                lines.append(f"| {row} | {split} | {' | '.join(f'{gain:+.1f}' for gain in gains)} |")
     return "\n".join(lines)
 
 
 def mean_curve(cells: Cells, row: str, name: str, baseline: str) -> tuple[list[int], list[float]]:
-    """Steps, and a logged quantity or `GAIN` there, mean over the seeds, as far as all of them have it."""
+    """Steps, and a logged quantity or `GAIN` there, mean over the seeds, where all of them have it."""
+    values: dict[int, list[float]] = {}
     curves = {seed: cell["curve"] for seed, cell in of_row(cells, row).items() if "curve" in cell}
-    values: dict[int, list[float | None]] = {}
+    bases = {seed: cell.get("curve", {"step": []}) for seed, cell in of_row(cells, baseline).items()}
     for seed, curve in curves.items():
-        base = of_row(cells, baseline).get(seed, {}).get("curve", {})
-        theirs = dict(zip(base.get("step", []), base.get("val_miou", []), strict=True))
-        for step, value in zip(curve["step"], curve.get("val_miou" if name == GAIN else name, []), strict=False):
-            number = value if name != GAIN else 100 * (value - theirs[step]) if step in theirs else None
-            values.setdefault(step, []).append(number)
-    means = {
-        step: statistics.mean([number for number in numbers if number is not None])
-        for step, numbers in values.items()
-        if len(numbers) == len(curves) and None not in numbers
-    }
+        base = bases.get(seed, {"step": []})
+        theirs = dict(zip(base["step"], base.get("val_miou", []), strict=False))
+        for place, step in enumerate(curve["step"]):
+            if name == GAIN and step in theirs:
+                values.setdefault(step, []).append(100 * (curve["val_miou"][place] - theirs[step]))
+            elif curve.get(name) and curve[name][place] is not None:
+                values.setdefault(step, []).append(curve[name][place])
+    means = {step: statistics.mean(of_step) for step, of_step in values.items() if len(of_step) == len(curves)}
     return list(means), list(means.values())
 
 

@@ -5,8 +5,8 @@
 
 `terms` trains as `latentseg train` would and, every EVERY steps, measures on held-out images (validate_split): the
 accuracy of the latent target (argmax S_l against the latent class that P(l|c) gives the true class) beside that of
-the mapped semantic branch (argmax S_lhat), both also where the semantic branch is wrong; mIoU; and the norm of each
-weighted term's gradient at the semantic branch's fused map, as a share. Results: benchmarks/diagnose_PRESET.json, .png.
+the mapped semantic branch (argmax S_lhat), both also where the semantic branch is wrong; and the norm of each weighted
+term's gradient at the semantic branch's fused map, as a share. Results: benchmarks/diagnose_PRESET.json.
 
 `discriminator` reads the runs of a study (benchmarks/study.py). Of each adversarial run, on every 4th validation
 image: the discriminator's mean confidence on pixels that the segmenter has right and wrong, the chance that it is
@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
-from rig import Trainer
 from study import HERE, key_of, run_of
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
@@ -34,11 +32,11 @@ from latentseg.inference import Probabilities, predict_probs, to_tensor
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods.base import Networks
 from latentseg.methods.latent import Latent
-from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
 from latentseg.presets import load_config
 from latentseg.runs import finite_or_none, open_run
 from latentseg.sweeps.files import read_sweep
+from latentseg.training.trainer import Trainer
 
 TRUST = 0.2
 
@@ -70,30 +68,21 @@ def target_quality(trainer: Trainer, items: list[Item]) -> dict[str, float]:
     segmenter = trainer.state.segmenter.eval()
     assert isinstance(trainer.method, Latent)
     given = latent_given_class(trainer.method.cooccurrence)
-    classes = len(trainer.dataset.classes)
-    counts = torch.zeros(6, dtype=torch.float64)
-    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    counts = {name: torch.zeros(3, dtype=torch.float64) for name in ("", "_where_semantic_wrong")}
     for item in items:
         probs, targets = probs_of(segmenter, trainer.dataset, item, trainer.config)
         assert probs.latent is not None
-        semantic = probs.semantic.argmax(1)[0]
         mapped = semantic_to_latent(probs.semantic, given).argmax(1)[0]
-        latent = probs.latent.argmax(1)[0]
         valid = targets != IGNORE_INDEX
         truth = given.argmax(1)[targets.where(valid, 0)]
-        for index, mask in enumerate((valid, valid & (semantic != targets))):
-            counts[3 * index] += mask.sum()
-            counts[3 * index + 1] += (mask & (latent == truth)).sum()
-            counts[3 * index + 2] += (mask & (mapped == truth)).sum()
-        confusion += confusion_matrix(semantic, targets, classes)
+        rights = (probs.latent.argmax(1)[0] == truth, mapped == truth)
+        for name, mask in zip(counts, (valid, valid & (probs.semantic.argmax(1)[0] != targets)), strict=True):
+            counts[name] += torch.stack([mask.sum(), *((mask & right).sum() for right in rights)])
     trainer.train_mode()
-    total, right, right_mapped, wrongs, mended, mapped_there = counts.tolist()
     return {
-        "miou": scores(confusion).miou,
-        "latent_accuracy": right / total,
-        "mapped_accuracy": right_mapped / total,
-        "latent_accuracy_where_semantic_wrong": mended / wrongs,
-        "mapped_accuracy_where_semantic_wrong": mapped_there / wrongs,
+        f"{branch}_accuracy{name}": float(right / pixels)
+        for name, (pixels, *of_branch) in counts.items()
+        for branch, right in zip(("latent", "mapped"), of_branch, strict=True)
     }
 
 
@@ -116,24 +105,6 @@ def measure_terms(config: Config, every: int, images: int) -> list[dict[str, Any
             print(json.dumps(row), flush=True)
     trainer.close()
     return rows
-
-
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Three panels over the steps: gradient shares, accuracies, entropy and losses."""
-    figure = Figure(figsize=(12, 4.2), layout="constrained", dpi=130)
-    shares, accuracy, losses = figure.subplots(1, 3)
-    steps = [row["step"] for row in rows]
-    for name in rows[-1]["gradient_shares"]:
-        shares.plot(steps, [row["gradient_shares"].get(name, 0) for row in rows], label=name)
-        losses.plot(steps, [row.get(name) for row in rows], label="H(C|L)" if name == "latent" else name)
-    for name in (key for key in rows[-1] if "accuracy" in key or key == "miou"):
-        accuracy.plot(steps, [row[name] for row in rows], label=name.replace("_", " "))
-    titles = ("share of the gradient norm, semantic branch", "on held-out images", "losses")
-    for axis, title in zip((shares, accuracy, losses), titles, strict=True):
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("step")
-        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
-    figure.savefig(path)
 
 
 def open_trained(folder: Path) -> Trainer:
@@ -185,18 +156,14 @@ def main() -> None:
     result: dict[str, Any]
     if options.what == "terms":
         rows = measure_terms(load_config(options.source, options.overrides), options.every, options.images)
-        plot(rows, HERE / f"diagnose_{options.source}.png")
         path = HERE / f"diagnose_{options.source}.json"
         result = {"options": [part for part in options.overrides if not part.startswith("data.root")], "rows": rows}
     else:
         sweep = read_sweep(options.source, options.overrides)
         path = HERE / f"discriminator_{sweep.name}.json"
-        runs = {
-            key_of(cell, sweep): run_of(cell, options.run_root)
-            for cell in sweep.cells
-            if cell.config.method.adversarial
-        }
-        result = {key: discriminator_figures(folder) for key, folder in runs.items() if folder}
+        runs = {key_of(cell, sweep): run_of(cell, options.run_root) for cell in sweep.cells}
+        found = {key: discriminator_figures(folder) for key, folder in runs.items() if folder}
+        result = {key: figures for key, figures in found.items() if figures}
     path.write_text(json.dumps(finite_or_none(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -128,7 +128,8 @@ def measure(preset: str, files: list[str], options: list[str], run: Path) -> dic
     rows, step = read_metrics(run), last_step(run)
     evaluated = watch(["evaluate", str(run)], run)
     path = run / "evaluation-val-last.json"
-    found = json.loads(path.read_text()) if path.exists() else {"step": 0, "images": 0, "scores": {"miou": None}}
+    nothing: dict[str, Any] = {"step": 0, "images": 0, "scores": {"miou": None}}
+    found = json.loads(path.read_text()) if path.exists() else nothing
     losses = {row["step"]: {name: round(row[name], 4) for name in sorted(TERMS & row.keys())} for row in rows}
     config = load_config(run / "config.yaml")
     changed = {line.split(":")[0] for line in differences(config, load_config(preset))}

@@ -39,7 +39,6 @@ import timing_predict
 import torch
 from clocks import Clock, in_turns, ratio
 from made import SIZE, write_folder
-from rig import Trainer
 
 from latentseg.data.batches import Batch, StepDataset
 from latentseg.data.datasets import open_dataset
@@ -50,6 +49,7 @@ from latentseg.methods.base import Losses, Networks
 from latentseg.presets import load_config
 from latentseg.processor import full_speed
 from latentseg.runs import read_metrics
+from latentseg.training.trainer import Trainer
 
 LATE = ["method.consistency_start=0", "method.ema_alpha=0.1"]
 TERMS = {"": ("0", "0"), " with discriminator": ("0.01", "0.001")}
@@ -185,15 +185,13 @@ def time_blocks(trainer: Trainer, rounds: int, beside: bool) -> dict[str, Any]:
 def measure_cache(options: argparse.Namespace) -> dict[str, Any]:
     """Scenes with four views of each image: a whole step on cached features over one on images in memory."""
     rows: dict[str, Any] = {}
-    for method, terms in (
-        ("supervised", ""),
-        ("latent", ""),
-        *((name, " with discriminator") for name in ("latent", "advsemiseg")),
-    ):
+    last = " with discriminator"
+    for method, terms in (("supervised", ""), ("latent", ""), ("latent", last), ("advsemiseg", last)):
         more = [f"method.name={method}", "augment.views=4", "threads=1", "data.scenes.train=40"]
-        with opened("scenes", options, terms, *more) as images:
-            with opened("scenes", options, terms, *more, "cache=features") as features:
-                seconds = in_turns({"features": features.step, "images": images.step}, options.rounds)
+        with ExitStack() as stack:
+            caches = ("features", "images")
+            both = [stack.enter_context(opened("scenes", options, terms, *more, f"cache={kind}")) for kind in caches]
+            seconds = in_turns({kind: one.step for kind, one in zip(caches, both, strict=True)}, options.rounds)
         rows[method + terms] = show(ratio(seconds["features"], seconds["images"]))
     return rows
 
@@ -211,7 +209,7 @@ def measure_peak(_options: argparse.Namespace) -> dict[str, Any]:
         data = ["data.kind=folder", f"data.root={write_folder(Path(name) / 'set', 40)}", "data.labeled=1/2"]
         fixed = [*data, "steps=2", "model.weights_kind=none", "validate_split=test", "workers=0", LATE[0]]
         for precision, pieces in (("bf16-mixed", 1), ("bf16-mixed", 5), ("32-true", 1)):
-            chosen = [f"precision={precision}", f"model.pieces={pieces}"]
+            chosen = [f"precision={precision}", f"model.micro_batches={pieces}"]
             process = start("voc", Path(name) / "_".join(chosen), *fixed, *chosen)
             _, status, usage = os.wait4(process.pid, 0)
             assert status == 0
@@ -252,6 +250,8 @@ def measure_loading(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(load_config("folder", [f"data.root={write_folder(Path(folder) / 'set', 16)}"]).data)
         for place, item in enumerate(dataset.items("train")):
+            assert item.image is not None
+            assert item.mask is not None
             view, (pixels, ids) = draw_view(*SIZE, augment, np.random.default_rng(place)), dataset.read_pair(item)
             parts: dict[str, Callable[[], object]] = {
                 "decode image": partial(read_rgb, item.image),

@@ -26,7 +26,7 @@ from latentseg.presets import load_config
 from latentseg.report import latent
 from latentseg.report.heatmap import Block, Panel, heat_maps
 from latentseg.runs import open_run
-from latentseg.training import train
+from latentseg.training.loop import train
 
 L = 4
 CLASSES = ["background" if name == "sky" else name for name in SCENES]

@@ -10,7 +10,7 @@ import pytest
 
 from latentseg.config import Config, MethodName
 from latentseg.errors import UserError
-from latentseg.methods import second_branch
+from latentseg.methods.table import METHODS
 from latentseg.report.analyses import has_latent_branch
 from latentseg.report.collect import Record, read_run
 from latentseg.report.page import MARK, write_report
@@ -286,4 +286,4 @@ def test_a_run_that_was_never_evaluated_shows_its_last_validation(tmp_path: Path
 def test_the_page_knows_which_methods_have_a_latent_branch(name: str) -> None:
     config = Config.model_validate({"method": {"name": name, "groups": "identity"}})
     record = Record(Path("run"), name, options={"method.name": name})
-    assert has_latent_branch(record) == (second_branch(config, 5) > 0)
+    assert has_latent_branch(record) == (METHODS[config.method.name].second_channels(config.method, 5) > 0)
