@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,8 @@ from omegaconf import OmegaConf
 from latentseg.analysis import analyse
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
+from latentseg.methods.table import readers
+from latentseg.presets import only_read
 from latentseg.runs import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, read_done
 from latentseg.sweeps.files import read_sweep
@@ -52,9 +54,9 @@ def key_of(cell: Cell, sweep: Sweep) -> str:
     return f"{', '.join([cell.row, *more])} | {cell.config.seed}"
 
 
-def options_of(cell: Cell) -> list[str]:
-    """The cell's options, without those that change no result."""
-    return [option for option in cell.options if option.partition("=")[0] not in FREE]
+def that_count(options: Sequence[str], method: str) -> list[str]:
+    """Of `key=value` options those that change the result of a method."""
+    return only_read([option for option in options if option.partition("=")[0] not in FREE], method)
 
 
 def read_cells(path: Path, sweep: Sweep) -> Cells:
@@ -66,8 +68,10 @@ def read_cells(path: Path, sweep: Sweep) -> Cells:
     cells: Cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for cell in sweep.cells:
         key = key_of(cell, sweep)
-        if key in cells and set(cells[key]["options"]) != set(options_of(cell)):
-            there, here = " ".join(cells[key]["options"]), " ".join(options_of(cell))
+        there, here = (
+            that_count(o, cell.config.method.name) for o in (cells.get(key, {}).get("options", []), cell.options)
+        )
+        if key in cells and set(there) != set(here):
             raise UserError(f"{path} holds {key!r} with {there}, not with {here}: take another file with --out")
     return cells
 
@@ -98,7 +102,7 @@ def run_of(cell: Cell, run_root: Path) -> Path | None:
         if all(
             value in ("auto", theirs[key]) if key in theirs else key not in set_here
             for key, value in ours.items()
-            if key not in FREE
+            if key not in FREE and (not readers(key) or cell.config.method.name in readers(key))
         ):
             return done.parent
     return None
@@ -113,7 +117,11 @@ def figures(cell: Cell, done: dict[str, Any], rows: list[dict[str, Any]]) -> dic
         rows: Its log.
     """
     last: dict[str, Any] = next((row for row in reversed(rows) if "ce" in row), {})
-    found = {"options": options_of(cell), "steps": done["steps"], "seconds": round(done["seconds"], 1)}
+    found = {
+        "options": that_count(cell.options, cell.config.method.name),
+        "steps": done["steps"],
+        "seconds": round(done["seconds"], 1),
+    }
     found |= {name: last[name] for name in LOGGED if name in last}
     found |= {split: scores["miou"] for split, scores in done["scores"].items()}
     found |= {f"{split}_iou": scores["iou"] for split, scores in done["scores"].items()}
