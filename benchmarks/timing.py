@@ -11,7 +11,7 @@
     processes   rate of two processes over twice that of one, and of two that know nothing of each other
     loading     CPU milliseconds to decode and augment an image of VOC's size with its mask
     rate        prediction and evaluation as a share of the bare forward's rate (--threads 1: CPU time, else wall clock)
-    growth      memory after many images and frames over that after a tenth of them
+    memory      that of prediction after many images and frames over that after a tenth of them
 
 Results: benchmarks/timing.json; what is not measured again stays. Sections `old` and `before` in it are of the scripts
 of commit 8b8335e. Precisions and memory formats: `latentseg benchmark PRESET`.
@@ -42,11 +42,10 @@ from made import SIZE, write_folder
 
 from latentseg.data.batches import Batch, StepDataset
 from latentseg.data.datasets import open_dataset
-from latentseg.data.images import read_mask, read_rgb
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import draw_view, view_image, view_targets
 from latentseg.methods.base import Losses, Networks
-from latentseg.presets import load_config
+from latentseg.presets import load_config, only_read
 from latentseg.processor import full_speed
 from latentseg.runs import read_metrics
 from latentseg.training.trainer import Trainer
@@ -76,7 +75,9 @@ def opened(preset: str, options: argparse.Namespace, with_discriminator: str, *m
         where = [f"cache_folder={folder}/cache"] + ([f"data.root={roots[name]}"] if roots[name] else [])
         weights = zip(("method.lambda_lbl_adv", "method.lambda_ulbl_adv"), TERMS[with_discriminator], strict=True)
         terms = [f"{key}={value}" for key, value in weights]
-        config = load_config(preset, [*where, *LATE, *terms, *PRESETS[name], *more, *options.set])
+        chosen = [*where, *PRESETS[name], *more, *options.set]
+        method = load_config(preset, chosen).method.name
+        config = load_config(preset, [*only_read([*LATE, *terms], method), *chosen])
         dataset = open_dataset(config.data, remember=config.cache == "images")
         drawn = draw_split(dataset, config.data, 0)
         trainer = Trainer.open(config, dataset, Split(drawn.labeled[:IMAGES], drawn.unlabeled[:IMAGES]))
@@ -206,11 +207,12 @@ def measure_peak(_options: argparse.Namespace) -> dict[str, Any]:
     """Batch 10 + 10, crop 321, adversarial terms, consistency from the first step, random weights."""
     rows = {}
     with tempfile.TemporaryDirectory() as name:
-        data = ["data.kind=folder", f"data.root={write_folder(Path(name) / 'set', 40)}", "data.labeled=1/2"]
-        fixed = [*data, "steps=2", "model.weights_kind=none", "validate_split=test", "workers=0", LATE[0]]
+        root = write_folder(Path(name) / "set", 40)
+        fixed = ["data.kind=folder", f"data.root={root}", "data.labeled=1/2", "data.holdout=1", "steps=2", "workers=0"]
         for precision, pieces in (("bf16-mixed", 1), ("bf16-mixed", 5), ("32-true", 1)):
             chosen = [f"precision={precision}", f"model.micro_batches={pieces}"]
-            process = start("voc", Path(name) / "_".join(chosen), *fixed, *chosen)
+            more = ["validate_split=holdout", "model.weights_kind=none", LATE[0]]
+            process = start("voc", Path(name) / "_".join(chosen), *fixed, *more, *chosen)
             _, status, usage = os.wait4(process.pid, 0)
             assert status == 0
             rows[" ".join(chosen)] = show({"peak_gb": round(usage.ru_maxrss / 2**20, 2)})
@@ -250,12 +252,9 @@ def measure_loading(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(load_config("folder", [f"data.root={write_folder(Path(folder) / 'set', 16)}"]).data)
         for place, item in enumerate(dataset.items("train")):
-            assert item.image is not None
-            assert item.mask is not None
             view, (pixels, ids) = draw_view(*SIZE, augment, np.random.default_rng(place)), dataset.read_pair(item)
             parts: dict[str, Callable[[], object]] = {
-                "decode image": partial(read_rgb, item.image),
-                "decode mask": partial(read_mask, item.mask),
+                "decode image": partial(dataset.read_image, item),
                 "decode both, class ids": partial(dataset.read_pair, item),
                 "view of the image": partial(view_image, pixels, view, augment, mean),
                 "view of the class ids": partial(view_targets, ids, view, augment),
@@ -263,7 +262,7 @@ def measure_loading(options: argparse.Namespace) -> dict[str, Any]:
             for name, taken in in_turns(parts, options.rounds).items():
                 seconds.setdefault(name, []).extend(taken)
     rows = {name: round(1000 * statistics.median(taken), 2) for name, taken in seconds.items()}
-    return rows | {"pair": round(sum([*rows.values()][2:]), 2)}
+    return rows | {"pair": round(sum([*rows.values()][1:]), 2)}
 
 
 def show(row: Any) -> Any:
@@ -280,7 +279,7 @@ PROBES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "processes": measure_processes,
     "loading": measure_loading,
     "rate": timing_predict.measure_rate,
-    "growth": timing_predict.measure_growth,
+    "memory": timing_predict.measure_memory,
 }
 
 
