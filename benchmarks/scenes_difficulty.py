@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from latentseg.data.scenes import CLASSES, draw_scene
+from latentseg.scenes.draw import CLASSES, draw_scene
 
 C = len(CLASSES)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from latentseg.analysis import analyse
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
-from latentseg.methods.table import readers
+from latentseg.methods.table import METHODS, readers
 from latentseg.presets import only_read
 from latentseg.runs import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, read_done
@@ -68,9 +68,8 @@ def read_cells(path: Path, sweep: Sweep) -> Cells:
     cells: Cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for cell in sweep.cells:
         key = key_of(cell, sweep)
-        there, here = (
-            that_count(o, cell.config.method.name) for o in (cells.get(key, {}).get("options", []), cell.options)
-        )
+        recorded = cells.get(key, {}).get("options", [])
+        there, here = (that_count(some, cell.config.method.name) for some in (recorded, cell.options))
         if key in cells and set(there) != set(here):
             raise UserError(f"{path} holds {key!r} with {there}, not with {here}: take another file with --out")
     return cells
@@ -116,12 +115,9 @@ def figures(cell: Cell, done: dict[str, Any], rows: list[dict[str, Any]]) -> dic
         done: Its file DONE.
         rows: Its log.
     """
+    options = that_count(cell.options, cell.config.method.name)
+    found = {"options": options, "steps": done["steps"], "seconds": round(done["seconds"], 1)}
     last: dict[str, Any] = next((row for row in reversed(rows) if "ce" in row), {})
-    found = {
-        "options": that_count(cell.options, cell.config.method.name),
-        "steps": done["steps"],
-        "seconds": round(done["seconds"], 1),
-    }
     found |= {name: last[name] for name in LOGGED if name in last}
     found |= {split: scores["miou"] for split, scores in done["scores"].items()}
     found |= {f"{split}_iou": scores["iou"] for split, scores in done["scores"].items()}
@@ -147,10 +143,7 @@ def latent_figures(folder: Path, steps: int) -> dict[str, Any] | None:
     """The figures of a run's analysis at its last step; None without one."""
     path = folder / "analysis" / "analysis.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if found.get("step") != steps:
-        return None
-    named = {name: found[name] for name in ("effective", "effective_m") if name in found}
-    return named | {name: value for name, value in found.items() if isinstance(value, float)}
+    return found["figures"] | {"effective_m": found["effective_m"]} if found.get("step") == steps else None
 
 
 def collect(sweep: Sweep, run_root: Path, path: Path) -> Cells:
@@ -230,14 +223,10 @@ def run(sweep: Sweep, run_root: Path, workers: int, path: Path) -> bool:
 
 def analyse_cells(sweep: Sweep, run_root: Path) -> None:
     """Analyse the finished cells that have a second branch, unless they are."""
-    for cell in sweep.cells:
-        folder = run_of(cell, run_root)
-        if folder is None or latent_figures(folder, cell.config.steps):
-            continue
-        try:
-            analyse(folder, overrides=[f"data.root={cell.config.data.root}"] if cell.config.data.root else [])
-        except UserError as error:
-            print(f"{key_of(cell, sweep)}: {error}", file=sys.stderr)
+    for cell in (cell for cell in sweep.cells if METHODS[cell.config.method.name].second != "nothing"):
+        folder, root = run_of(cell, run_root), cell.config.data.root
+        if folder and not latent_figures(folder, cell.config.steps):
+            analyse(folder, overrides=[f"data.root={root}"] if root else [])
 
 
 def main() -> None:

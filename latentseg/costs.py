@@ -154,7 +154,8 @@ def _lines(
     yield "step", f"{1000 * costs.early:.0f} ms{late}; {100 * costs.loading:.1f} % of it waiting for images"
     steps = costs.training_seconds(config, start)
     parts = [f"{config.steps - start} steps {duration(steps)}"]
-    validations = math.ceil(config.steps / config.validate_every) if config.validate_every else 1
+    every = config.validate_every or config.steps
+    validations = sum(done > start for done in {*range(every, config.steps, every), config.steps})
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")

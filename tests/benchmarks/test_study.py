@@ -187,11 +187,11 @@ def test_an_analysis_that_came_later_is_added(go: Callable[..., dict[str, Any]],
     folder = finish(cell, tmp_path / "runs")
     assert "latent" not in go("--show")["ours, with L = 5 | 0"]
     (folder / "analysis").mkdir()
-    found: dict[str, Any] = {"step": 10, "run": "x", "latent_miou": 0.5, "effective": {"0.1": 4}, "classes": ["a"]}
+    found: dict[str, Any] = {"step": 10, "run": "x", "figures": {"latent_miou": 0.5}, "effective_m": {"0.1": 4}}
     (folder / "analysis" / "analysis.json").write_text(json.dumps(found))
     assert "latent" not in go("--show")["ours, with L = 5 | 0"]
     (folder / "analysis" / "analysis.json").write_text(json.dumps(found | {"step": 20}))
-    assert go("--show")["ours, with L = 5 | 0"]["latent"] == {"effective": {"0.1": 4}, "latent_miou": 0.5}
+    assert go("--show")["ours, with L = 5 | 0"]["latent"] == {"latent_miou": 0.5, "effective_m": {"0.1": 4}}
 
 
 def test_columns_and_further_keys_are_part_of_the_name(source: Path) -> None:

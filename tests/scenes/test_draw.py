@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentseg.data.scenes import CLASSES, PALETTE, draw_scene
 from latentseg.errors import UserError
+from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
 
 C = len(CLASSES)
 Bytes = NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """Layout of the drawn street scenes: the street's plan, and the things that stand in it.
 
-Each function yields `Item`s; `scenes` sorts and draws them. Coordinates as in `scene_stage`.
+Each function yields `Item`s; `draw` sorts and draws them. Coordinates as in `stage`.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from latentseg.data import scene_objects as things
-from latentseg.data import scene_people as figures
-from latentseg.data import scene_traffic as traffic
-from latentseg.data.scene_objects import green, pick, structure_colour
-from latentseg.data.scene_stage import GRASS, Point, Stage
+from latentseg.scenes import objects as things
+from latentseg.scenes import people as figures
+from latentseg.scenes import traffic
+from latentseg.scenes.objects import green, pick, structure_colour
+from latentseg.scenes.stage import GRASS, Point, Stage
 
 FAR_METRES = 150.0
 

@@ -1,4 +1,4 @@
-"""Vehicles of the drawn street scenes: cars, trucks, buses, trains. Coordinates as in `scene_stage`."""
+"""Vehicles of the drawn street scenes: cars, trucks, buses, trains. Coordinates as in `stage`."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from latentseg.data.scene_objects import (
+from latentseg.scenes.objects import (
     BLACK,
     BUS,
     CAR,
@@ -21,7 +21,7 @@ from latentseg.data.scene_objects import (
     paint,
     pick,
 )
-from latentseg.data.scene_stage import GLOW, PLAIN, Colour, Point, Stage, mix
+from latentseg.scenes.stage import GLOW, PLAIN, Colour, Point, Stage, mix
 
 Outline = tuple[Spot, ...]
 WHITE: Colour = (240, 240, 240)

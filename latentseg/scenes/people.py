@@ -1,9 +1,9 @@
-"""People and two-wheelers of the drawn street scenes, as billboards. Coordinates as in `scene_stage`."""
+"""People and two-wheelers of the drawn street scenes, as billboards. Coordinates as in `stage`."""
 
 import math
 from collections.abc import Callable
 
-from latentseg.data.scene_objects import (
+from latentseg.scenes.objects import (
     BICYCLE,
     BLACK,
     MOTORCYCLE,
@@ -16,7 +16,7 @@ from latentseg.data.scene_objects import (
     paint,
     pick,
 )
-from latentseg.data.scene_stage import Colour, Stage, hsv, mix
+from latentseg.scenes.stage import Colour, Stage, hsv, mix
 
 
 def person(stage: Stage, x: float, z: float) -> None:

@@ -2,7 +2,7 @@
 
 Classes of one super-category take their colours from one distribution (`structure_colour`, `green`, `metal`,
 `paint`, `cloth`) and stand in the same places; shape, size and context tell them apart, as on photographs.
-Coordinates as in `scene_stage`. Billboards (poles, people, two-wheelers) stand in a plane of constant z.
+Coordinates as in `stage`. Billboards (poles, people, two-wheelers) stand in a plane of constant z.
 """
 
 import math
@@ -11,8 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from latentseg.data.images import IGNORE_INDEX
-from latentseg.data.scene_stage import GLOW, LEAF, MASONRY, PLAIN, Colour, Point, Stage, hsv, mix
+from latentseg.scenes.stage import GLOW, IGNORE_INDEX, LEAF, MASONRY, PLAIN, Colour, Point, Stage, hsv, mix
 
 (
     ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR,

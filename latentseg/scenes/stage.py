@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from latentseg.data.images import IGNORE_INDEX
-
 Point = tuple[float, float, float]
 Colour = tuple[float, float, float]
 Floats = NDArray[np.float32]
 
 
+IGNORE_INDEX = 255  # pixels without a class, as everywhere; this room imports nothing of the others
 PLAIN, ASPHALT, GRASS, LEAF, MASONRY, CLOUD, GLOW = range(7)
 # Strength of coarse, medium and fine noise for each texture above.
 GRAIN = np.array([[4, 3, 2], [7, 3, 6], [8, 11, 15], [8, 22, 22], [7, 7, 6], [10, 3, 0], [0, 0, 0]], dtype=np.float32)

@@ -2,7 +2,7 @@
 
 `draw_scene` draws far things first: sky, ground, shadows, then everything that stands, by distance. Scenes differ in
 the street's plan, in what stands beside it, in traffic, light, weather and camera. Looks are shared within a
-super-category (`scene_objects`), so that colour and place alone do not tell the classes apart.
+super-category (`objects`), so that colour and place alone do not tell the classes apart.
 """
 
 import math
@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from latentseg.data import scene_objects as things
-from latentseg.data.images import IGNORE_INDEX
-from latentseg.data.scene_layout import (
+from latentseg.errors import UserError
+from latentseg.scenes import objects as things
+from latentseg.scenes.layout import (
     FAR_METRES,
     Item,
     Street,
@@ -25,11 +25,12 @@ from latentseg.data.scene_layout import (
     street_plants,
     vehicles,
 )
-from latentseg.data.scene_objects import green
-from latentseg.data.scene_stage import (
+from latentseg.scenes.objects import green
+from latentseg.scenes.stage import (
     ASPHALT,
     CLOUD,
     GRASS,
+    IGNORE_INDEX,
     PLAIN,
     Colour,
     Point,
@@ -39,7 +40,6 @@ from latentseg.data.scene_stage import (
     hsv,
     mix,
 )
-from latentseg.errors import UserError
 
 CLASSES: tuple[str, ...] = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
