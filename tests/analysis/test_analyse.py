@@ -26,7 +26,7 @@ from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.presets import load_config
 from latentseg.runs import open_run
-from latentseg.scenes import CLASSES as SCENES
+from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 
 L = 4

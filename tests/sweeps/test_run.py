@@ -27,6 +27,7 @@ from latentseg.sweeps import work as sweep_work
 from latentseg.sweeps.cells import Sweep, cell_lock, cell_state, read_done
 from latentseg.sweeps.run import commands, run_sweep
 from latentseg.sweeps.work import run_cell
+from latentseg.training import loop
 
 Calls = list[tuple[str, str]]
 
