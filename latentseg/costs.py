@@ -1,6 +1,5 @@
 """What a training will cost, from a few real steps of it. Nothing is left behind."""
 
-import itertools
 import math
 import resource
 import shutil
@@ -16,18 +15,20 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, cached_features
+from latentseg.caching import cache_root
 from latentseg.config import Config
-from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
+from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.evaluation import score_items
-from latentseg.parallel import choose_device, choose_precision, make_fabric
+from latentseg.methods.table import METHODS
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
 from latentseg.progress import duration
 from latentseg.runs import check_run_folder, open_run
-from latentseg.training import State, build_state, check_arguments, set_up, training_step
+from latentseg.training.loop import check_arguments
+from latentseg.training.trainer import Trainer
 
 STEPS = 3
 """Timed steps per phase, after one that is not timed."""
@@ -86,14 +87,13 @@ def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
         split = draw_split(dataset, config.data, config.seed)
         if config.cache != "none":  # a few images, which are there after the step that is not timed
             split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
-        torch.manual_seed(config.seed)
-        state = build_state(config, dataset.classes, split)
-        costs = _time_steps(config, state, dataset, split, Part(0, processes))
+        trainer = Trainer.open(config, dataset, split, Part(0, processes))
+        costs = _time_steps(trainer)
         if config.cache == "features":
             stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
             seen = views(config, split, costs.uses_unlabeled)
             costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
-        scoring = _time_scoring(config, state, dataset)
+        scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
 
 
@@ -154,7 +154,7 @@ def _lines(
     yield "step", f"{1000 * costs.early:.0f} ms{late}; {100 * costs.loading:.1f} % of it waiting for images"
     steps = costs.training_seconds(config, start)
     parts = [f"{config.steps - start} steps {duration(steps)}"]
-    validations = config.steps // config.validate_every if config.validate_every else 1
+    validations = math.ceil(config.steps / config.validate_every) if config.validate_every else 1
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")
@@ -178,40 +178,40 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
-def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part) -> Costs:
+def _time_steps(trainer: Trainer) -> Costs:
     """Costs without scoring and memory; `features` for all views together."""
-    fabric = make_fabric(config)
-    nets, optimizers = set_up(fabric, state)
-    reads, stores, features = state.method.uses_unlabeled, None, 0.0
-    if config.cache == "features":
-        began = time.perf_counter()
-        stores = cached_features(config, state.segmenter, dataset, split, reads)
-        features = time.perf_counter() - began
-    late = math.ceil(config.steps * config.method.consistency_start) if reads else 0
+    config, reads = trainer.config, trainer.method.uses_unlabeled
+    began = time.perf_counter()
+    trainer.seek(0)
+    features = time.perf_counter() - began if config.cache == "features" else 0.0
+    joins = METHODS[config.method.name].joins_late and reads
+    late = math.ceil(config.steps * config.method.consistency_start) if joins else 0
     phases = []
     for first in sorted({0, min(late, config.steps - 1)}):
-        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores, part)
+        trainer.seek(first)
         waits, ends = [], [time.perf_counter()]
-        for step, batch in itertools.islice(stream, STEPS + 1):
-            waits.append(time.perf_counter() - ends[-1])
-            values = training_step(fabric, state.method, nets, optimizers, batch.to(fabric.device), step)
+        for _ in range(min(STEPS + 1, config.steps - first)):
+            values = trainer.step()
             [float(value) for value in values.values()]  # waits for the device
+            waits.append(trainer.waited)
             ends.append(time.perf_counter())
         skipped = min(1, len(waits) - 1)  # the first step warms up
         seconds = ends[-1] - ends[skipped]
         phases.append((seconds / (len(waits) - skipped), sum(waits[skipped:]) / seconds))
-    tensors, weights = (sum(tensor.nbytes for tensor in state.tensors(both).values()) for both in (True, False))
+    trainer.close()
+    tensors, weights = (sum(tensor.nbytes for tensor in trainer.state.tensors(both).values()) for both in (True, False))
     return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, 0, tensors, weights, reads, 0)
 
 
-def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
+def _time_scoring(trainer: Trainer) -> float:
+    config, dataset, segmenter = trainer.config, trainer.dataset, trainer.state.segmenter
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
     precision = choose_precision(config, choose_device(config.device))
-    score_items(state.segmenter, dataset, items[:1], config.inference, precision)  # warms up
+    score_items(segmenter, dataset, items[:1], config.inference, precision)  # warms up
     began = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference, precision)
+    score_items(segmenter, dataset, items, config.inference, precision)
     return (time.perf_counter() - began) / len(items)
 
 

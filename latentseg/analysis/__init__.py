@@ -7,7 +7,6 @@ words and tables, `files` writes and reads RUN/analysis, with the picture of `he
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from latentseg.analysis import stats
 from latentseg.analysis.files import analysis_folder, write_analysis
 from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
-from latentseg.config import MethodName
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.errors import UserError
 from latentseg.inference import Probabilities, load_segmenter, predict_probs, to_tensor
 from latentseg.methods.given_classes import group_ids
+from latentseg.methods.table import METHODS
 from latentseg.metrics import scores
 from latentseg.models.segmenter import Segmenter
 from latentseg.parallel import choose_precision
@@ -56,18 +55,6 @@ class _Meaning:
     """M, shape (C, L); the identity where the channels are the classes."""
 
 
-def second_branch(method_name: str) -> Literal["none", "latent", "groups", "classes"]:
-    """What the second branch of a method predicts: nothing, L latent classes, given groups, or the classes again."""
-    match method_name:
-        case "latent" | "latent_match":
-            return "latent"
-        case "given_classes":
-            return "groups"
-        case "symmetric":
-            return "classes"
-    return "none"
-
-
 def analyse(
     run: str | Path,
     split: str = "val",
@@ -98,8 +85,8 @@ def analyse(
     if segmenter.num_latent == 0:
         raise UserError(
             f"{run} has no latent branch (method.name={opened.config.method.name}), so there is nothing to analyse: "
-            f"take a run of another method ({', '.join(n for n in get_args(MethodName) if second_branch(n) != 'none')})"
-            f", and name this one with --baseline"
+            f"take a run of {', '.join(name for name, row in METHODS.items() if row.second != 'nothing')}, and name "
+            f"this one with --baseline"
         )
     ours = _Model(opened, segmenter, step, dataset)
     other = None if baseline is None else _open_baseline(baseline, ours, overrides)
@@ -135,7 +122,7 @@ def _meaning(model: _Model, checkpoint: str) -> _Meaning:
         UserError: The checkpoint does not hold M.
     """
     classes, method = model.run.classes, model.run.config.method
-    kind = second_branch(method.name)
+    kind = METHODS[method.name].second
     if kind == "classes":
         return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)))
     entry = model.run.checkpoints.best() if checkpoint == "best" else model.run.checkpoints.last()
@@ -187,7 +174,7 @@ def _figures(
     ours: _Model, other: _Model | None, counts: Counts, meaning: _Meaning, split: str, checkpoint: str
 ) -> Analysis:
     classes, over = list(ours.run.classes), ours.run.config.inference.miou_over
-    learned = second_branch(ours.run.config.method.name) != "classes"
+    learned = METHODS[ours.run.config.method.name].second != "classes"
     of_m = stats.given_rows(meaning.cooccurrence) if learned else None
     semantic = scores(counts.pixels["semantic"][:-1], over)
     return Analysis(

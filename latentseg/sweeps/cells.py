@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from latentseg.checkpoints import write_atomically
-from latentseg.config import Config
+from latentseg.config import Config, Mark, marked
 from latentseg.errors import UserError
 from latentseg.locks import live_owner
-from latentseg.runs import RUNTIME, read_metrics
+from latentseg.runs import read_metrics
 
-FREE = (*RUNTIME, "threads", "cache_folder")
+FREE = tuple(marked(Mark.RUNTIME))
 """Options that may differ between two workers on one cell."""
 
 

@@ -22,13 +22,13 @@ from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.locks import try_hold
-from latentseg.methods import group_ids
+from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind
 from latentseg.presets import load_config
 from latentseg.runs import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, read_done
 from latentseg.sweeps.queue import Queue
-from latentseg.training import train
+from latentseg.training.loop import train
 
 POLL = 2.0
 """Seconds between two looks at cells that others hold."""

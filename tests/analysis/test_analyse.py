@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +15,19 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latentseg.analysis import analyse, files, second_branch
+from latentseg.analysis import analyse, files
 from latentseg.analysis.files import analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import heat_maps
 from latentseg.analysis.stats import Counts
-from latentseg.config import Config, MethodName
 from latentseg.data.datasets import open_dataset
 from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
-from latentseg.methods import second_branch as num_channels
 from latentseg.presets import load_config
 from latentseg.runs import open_run
-from latentseg.training import train
+from latentseg.training.loop import train
 
 L = 4
 CLASSES = ["background" if name == "sky" else name for name in SCENES]
@@ -47,7 +45,6 @@ SMALL = [
     "data.scenes.width=56",
     "data.labeled=2",
     f"data.classes=[{','.join(CLASSES)}]",
-    f"method.num_latent={L}",
 ]
 
 
@@ -75,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "three.yaml").write_text(json.dumps(GROUPS))
     options = {
-        "latent": [],
+        "latent": [f"method.num_latent={L}"],
         "supervised": ["data.resize=0.5"],
         "given_classes": ["data.resize=0.5", f"method.groups={folder / 'three.yaml'}"],
         "symmetric": [],
@@ -324,14 +321,6 @@ def test_the_mean_is_over_the_classes_that_the_run_names(runs: dict[str, Path]) 
     hit = [iou for iou in result.semantic_iou if iou > 0]
     assert result.figures["semantic_miou"] == pytest.approx(sum(hit) / len(hit))
     assert 0.0 in result.semantic_iou
-
-
-@pytest.mark.parametrize("name", get_args(MethodName))
-def test_every_method_has_its_kind_of_second_branch(name: str) -> None:
-    """`second_branch` says nothing else than the number of channels that a network gets."""
-    config = Config.model_validate({"method": {"name": name, "groups": {"a": ["x"], "b": ["y"]}, "num_latent": 20}})
-    channels = {"none": 0, "latent": 20, "groups": 2, "classes": 5}
-    assert num_channels(config, 5) == channels[second_branch(name)]
 
 
 def test_heat_maps_take_any_name_and_shape(tmp_path: Path) -> None:
