@@ -83,10 +83,10 @@ def analyse(
     items = dataset.items(split)
     segmenter, step = load_segmenter(opened, checkpoint)
     if segmenter.num_latent == 0:
+        able = [name for name, row in METHODS.items() if row.second != "nothing"]
         raise UserError(
             f"{run} has no latent branch (method.name={opened.config.method.name}), so there is nothing to analyse: "
-            f"take a run of {', '.join(name for name, row in METHODS.items() if row.second != 'nothing')}, and name "
-            f"this one with --baseline"
+            f"take a run of another method ({', '.join(able)}), and name this one with --baseline"
         )
     ours = _Model(opened, segmenter, step, dataset)
     other = None if baseline is None else _open_baseline(baseline, ours, overrides)
@@ -122,8 +122,8 @@ def _meaning(model: _Model, checkpoint: str) -> _Meaning:
         UserError: The checkpoint does not hold M.
     """
     classes, method = model.run.classes, model.run.config.method
-    kind = METHODS[method.name].second
-    if kind == "classes":
+    second = METHODS[method.name].second
+    if second == "classes":
         return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)))
     entry = model.run.checkpoints.best() if checkpoint == "best" else model.run.checkpoints.last()
     matrix = None if entry is None else model.run.checkpoints.read(entry).get("method.cooccurrence")
@@ -131,7 +131,7 @@ def _meaning(model: _Model, checkpoint: str) -> _Meaning:
         raise UserError(
             f"the {checkpoint} checkpoint of {model.run.folder} holds no M (method.cooccurrence): train anew"
         )
-    if kind == "groups":
+    if second == "groups":
         groups = method.groups or "identity"
         names = list(classes) if isinstance(groups, str) else list(groups)
         return _Meaning(names, list(group_ids(groups, classes)), matrix)

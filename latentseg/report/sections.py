@@ -197,7 +197,7 @@ def _analysed(sweep: SweepRecord, column: object) -> list[Record]:
 
 def has_latent_branch(record: Record) -> bool:
     """Whether the method of a run has a latent branch."""
-    row = METHODS.get(record.options.get("method.name", SUPERVISED))
+    row = METHODS.get(str(record.options.get("method.name")))
     return row is not None and row.second != "nothing"
 
 
