@@ -6,15 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from latentseg.config import InferenceConfig
-from latentseg.data.datasets import IMAGE_SUFFIXES, distinct_palette, read_rgb, resized
-from latentseg.data.images import image_files
+from latentseg.data.images import IMAGE_SUFFIXES, distinct_palette, image_files, read_rgb, resized
 from latentseg.errors import UserError
 from latentseg.inference import largest, load_segmenter, predict_probs, to_tensor
 from latentseg.models.segmenter import Segmenter
@@ -85,18 +84,18 @@ class Model:
         return choose_precision(self.run.config, next(self.segmenter.parameters()).device)
 
     def predict(
-        self, image: str | Path | Image.Image | NDArray[np.uint8], inference: InferenceConfig | None = None
+        self, image: str | Path | Image.Image | NDArray[Any], inference: InferenceConfig | None = None
     ) -> Prediction:
         """Predict one image, at its own size.
 
         Args:
-            image: A path, a Pillow image, or an RGB array of shape (H, W, 3), uint8.
+            image: A path, a Pillow image, or an array, such as RGB of shape (H, W, 3), uint8: what `read_rgb` takes.
             inference: Whole or sliding window, scales, mirror; the run's choice if None.
 
         Raises:
-            UserError: The image cannot be read, or the array is not an RGB image.
+            UserError: The image cannot be read, or the array is no image.
         """
-        pixels = _pixels(image)
+        pixels = read_rgb(image)
         height, width = pixels.shape[:2]
         device = next(self.segmenter.parameters()).device
         batch = to_tensor(resized(pixels, self.run.config.data.resize), device)
@@ -281,13 +280,3 @@ def _jobs(paths: list[Path]) -> Iterator[_Job]:
             yield _Job(path, Path(path.stem))
         else:
             raise UserError(f"{path} does not exist: name images, folders of images, or videos")
-
-
-def _pixels(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if isinstance(image, str | Path):
-        return read_rgb(Path(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(f"image array of shape {image.shape}, {image.dtype}: expected (H, W, 3) RGB, uint8")
-    return image

@@ -252,12 +252,15 @@ def test_control_c_leaves_whole_pictures(run: Path, tmp_path: Path) -> None:
             picture.load()
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
-)
-def test_arrays_that_are_no_rgb_image(model: Model, array: NDArray[np.uint8]) -> None:
+def test_a_file_an_image_and_an_array_are_predicted_alike(model: Model, tmp_path: Path) -> None:
+    grey = photo()[..., 0]
+    deep = grey.astype(np.uint16) * 257
+    expected = model.predict(np.repeat(grey[..., None], 3, 2)).labels
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for image in (tmp_path / "deep.png", Image.open(tmp_path / "deep.png"), deep, grey):
+        assert np.array_equal(model.predict(image).labels, expected)
     with pytest.raises(UserError, match=r"expected \(H, W, 3\) RGB, uint8"):
-        model.predict(array)
+        model.predict(np.zeros((4, 4, 3), np.float32))
 
 
 def test_a_model_without_latent_branch(tmp_path: Path) -> None:
