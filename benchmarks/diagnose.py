@@ -22,7 +22,7 @@ from latentseg.config import Config
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.inference import predict_probs, to_tensor
+from latentseg.inference import Model
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods import Networks
 from latentseg.methods.latent import Latent
@@ -58,14 +58,14 @@ def target_quality(
     segmenter: Segmenter, matrix: Tensor, dataset: Dataset, items: list[Item], config: Config
 ) -> dict[str, float]:
     """Accuracy of the latent target and of the mapped semantic branch, everywhere and where the latter is wrong."""
-    segmenter.eval()
+    model = Model.live(segmenter.eval(), config, dataset)
     given = latent_given_class(matrix)
     classes = len(dataset.classes)
     counts = torch.zeros(6, dtype=torch.float64)
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     for item in items:
         targets = torch.from_numpy(dataset.read_targets(item)).long()
-        probs = predict_probs(segmenter, to_tensor(dataset.read_image(item)), config.inference)
+        probs = model.probs(dataset.read_image(item))
         assert probs.latent is not None
         semantic = probs.semantic.argmax(1)[0]
         mapped = semantic_to_latent(probs.semantic, given).argmax(1)[0]

@@ -38,13 +38,13 @@ from torch.nn import functional
 from latentseg.config import Config
 from latentseg.data.datasets import Dataset, distinct_palette, open_dataset
 from latentseg.evaluation import score_items
-from latentseg.inference import largest
+from latentseg.inference import Model, argmax
 from latentseg.metrics import confusion_matrix
 from latentseg.models.segmenter import build_segmenter
 from latentseg.parallel import choose_device, choose_precision
 from latentseg.pictures import index_png, overlay, rgb_png
-from latentseg.pipeline import PIXELS
-from latentseg.prediction import Model, predict
+from latentseg.pipeline import BATCH_PIXELS
+from latentseg.prediction import predict
 from latentseg.presets import load_config
 from latentseg.processor import full_speed
 from latentseg.runs import Run
@@ -91,7 +91,7 @@ def untrained(config: Config, root: Path, latent: bool) -> Model:
     torch.manual_seed(0)
     segmenter = build_segmenter(config.model, CLASSES, LATENT if latent else 0).to(choose_device(config.device)).eval()
     names = tuple((root / "classes.txt").read_text().split("\n"))
-    return Model(Run(root / "run", config, names, distinct_palette(CLASSES)), segmenter, 0)
+    return Model(Run(root / "run", config, names, distinct_palette(CLASSES)), segmenter)
 
 
 def network_config(name: str, root: Path) -> Config:
@@ -104,8 +104,8 @@ def network_config(name: str, root: Path) -> Config:
 @torch.inference_mode()
 def bare(model: Model, images: int, latent: bool) -> None:
     """Forward tensors of the same number and size, padded as the encoder wants, in the batches that prediction has."""
-    device = next(model.segmenter.parameters()).device
-    full = model.run.config.inference.batch_size or max(1, PIXELS[device.type] // (HEIGHT * WIDTH))
+    device = model.device
+    full = model.run.config.inference.batch_size or max(1, BATCH_PIXELS[device.type] // (HEIGHT * WIDTH))
     tensor = torch.rand(full, 3, *model.segmenter.valid_size(HEIGHT, WIDTH), device=device)
     for begin in range(0, images, full):
         with torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16-mixed"):
@@ -119,7 +119,7 @@ def predict_all_to(model: Model, folder: Path, out: Path, number: Iterator[int])
 
 def score(model: Model, dataset: Dataset) -> None:
     """What the verb `evaluate` does with the images."""
-    score_items(model.segmenter, dataset, dataset.items("val"), model.run.config.inference, model.precision)
+    score_items(model, dataset, dataset.items("val"))
 
 
 def in_turns(
@@ -205,7 +205,7 @@ def tiny(root: Path) -> Model:
 
 def measure_memory(images: int = 2000, frames: int = 1000) -> dict[str, Any]:
     """Resident MB over many images, predicted and scored, and over the frames of a video."""
-    from latentseg import pipeline  # noqa: PLC0415
+    from latentseg import evaluation, prediction  # noqa: PLC0415
     from latentseg.video import VideoWriter  # noqa: PLC0415
 
     torch.set_num_threads(1)
@@ -218,13 +218,14 @@ def measure_memory(images: int = 2000, frames: int = 1000) -> dict[str, Any]:
             for number in range(frames):
                 writer.add(np.roll(photo(number % 8, 96, 128), number, 1), Fraction(number, 25))
         dataset = open_dataset(model.run.config.data)
-        jobs: dict[str, tuple[Callable[[], object], int]] = {
-            "predict": (partial(predict, model, [root / "images/val"], out / "images"), images),
-            "evaluate": (partial(score, model, dataset), images),
-            "video": (partial(predict, model, [clip], out / "video"), frames),
+        drawn, counted = (prediction, "overlay"), (evaluation, "confusion_matrix")  # called once per image
+        jobs: dict[str, tuple[Callable[[], object], tuple[Any, str], int]] = {
+            "predict": (partial(predict, model, [root / "images/val"], out / "images"), drawn, images),
+            "evaluate": (partial(score, model, dataset), counted, images),
+            "video": (partial(predict, model, [clip], out / "video"), drawn, frames),
         }
-        for name, (job, number) in jobs.items():
-            with watched(pipeline, "Maps", (number // 10, number // 2, number)) as found:
+        for name, (job, called, number) in jobs.items():
+            with watched(*called, (number // 10, number // 2, number)) as found:
                 job()
             result[name] = {
                 "resident_mb_after": found,
@@ -259,13 +260,13 @@ def measure_parts() -> dict[str, Any]:
     torch.manual_seed(0)
     pixels, palette = photo(0), distinct_palette(CLASSES)
     logits = functional.interpolate(torch.randn(1, CLASSES, 12, 16), (HEIGHT, WIDTH), mode="bilinear")
-    labels = largest(logits)[0]
+    labels = argmax(logits)[0]
     ids, targets = labels.numpy(), labels.roll(5, 0)
     mixed, wide = overlay(pixels, ids, palette), labels.long()
     old_index = Image.fromarray(ids)
     old_index.putpalette(palette.tobytes())
     parts: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "classes of the logits": (lambda: logits.softmax(1).argmax(1), lambda: largest(logits)),
+        "classes of the logits": (lambda: logits.softmax(1).argmax(1), lambda: argmax(logits)),
         "confusion matrix": (
             lambda: boolean_gather(wide, targets),
             lambda: confusion_matrix(labels, targets, CLASSES),

@@ -25,7 +25,7 @@ from torchmetrics.functional.classification import binary_auroc
 from latentseg.checkpoints import load_module
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.inference import predict_probs, to_tensor
+from latentseg.inference import Model
 from latentseg.losses import IGNORE_INDEX
 from latentseg.runs import finite_or_none, open_run, read_metrics
 from latentseg.sweeps.cells import Sweep, read_done
@@ -49,9 +49,10 @@ def discriminator_figures(folder: Path) -> dict[str, float] | None:
     tensors = run.checkpoints.read(entry)
     for name, module in state.networks.items():
         load_module(name, module.eval(), tensors)
+    model = Model(run, state.segmenter)
     confidences, rights = [], []
     for item in dataset.items("val")[::4]:
-        probs = predict_probs(state.segmenter, to_tensor(dataset.read_image(item)), run.config.inference).semantic
+        probs = model.probs(dataset.read_image(item)).semantic
         targets = torch.from_numpy(dataset.read_targets(item)).long()
         valid = targets != IGNORE_INDEX
         confidence: Tensor = state.networks["discriminator"](probs).sigmoid()[0, 0]

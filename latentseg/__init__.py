@@ -17,7 +17,8 @@ from latentseg.presets import load_config
 if TYPE_CHECKING:
     from latentseg.analysis import analyse
     from latentseg.evaluation import evaluate
-    from latentseg.prediction import Model, Prediction, load, predict
+    from latentseg.inference import Model, Prediction, load
+    from latentseg.prediction import predict
     from latentseg.report.page import write_report
     from latentseg.sweeps.files import read_sweep
     from latentseg.sweeps.run import run_sweep
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Model": "prediction",
-    "Prediction": "prediction",
+    "Model": "inference",
+    "Prediction": "inference",
     "analyse": "analysis",
     "evaluate": "evaluation",
-    "load": "prediction",
+    "load": "inference",
     "predict": "prediction",
     "read_sweep": "sweeps.files",
     "run_sweep": "sweeps.run",

@@ -112,10 +112,10 @@ def predict(
 
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
-    from latentseg.prediction import load  # noqa: PLC0415
+    from latentseg.inference import Model  # noqa: PLC0415
     from latentseg.prediction import predict as run_prediction  # noqa: PLC0415
 
-    count = run_prediction(load(run, checkpoint, set_ or []), paths, out)
+    count = run_prediction(Model.open(run, checkpoint, set_ or []), paths, out)
     console.print(f"{count} images in {out}", markup=False, highlight=False)
 
 

@@ -23,6 +23,7 @@ from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.evaluation import score_items
+from latentseg.inference import Model
 from latentseg.parallel import choose_device, choose_precision, make_fabric
 from latentseg.processor import full_speed
 from latentseg.progress import duration
@@ -208,10 +209,10 @@ def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
-    precision = choose_precision(config, choose_device(config.device))
-    score_items(state.segmenter, dataset, items[:1], config.inference, precision)  # warms up
+    model = Model.live(state.segmenter, config, dataset)
+    score_items(model, dataset, items[:1])  # warms up
     began = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference, precision)
+    score_items(model, dataset, items)
     return (time.perf_counter() - began) / len(items)
 
 

@@ -4,52 +4,40 @@ import json
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 
 from latentseg.checkpoints import write_atomically
-from latentseg.config import InferenceConfig
-from latentseg.data.datasets import Dataset, Item, open_dataset
-from latentseg.errors import UserError
-from latentseg.inference import load_segmenter
+from latentseg.data.datasets import Dataset, Item
+from latentseg.inference import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import Precision, choose_precision, connected, make_fabric, rank, whole, world
-from latentseg.pipeline import Ready, in_threads, predict_all
+from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.processor import full_speed
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
 
 
-def score_items(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    items: list[Item],
-    inference: InferenceConfig,
-    precision: Precision = "32-true",
-) -> Scores:
+def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
     """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode.
 
     Several processes take an image each in turn; all return the scores of all images.
+
+    Args:
+        model: A trained one, or one in training.
+        dataset: With the classes of the model, at its scale.
+        items: Images with labels.
     """
-    segmenter.eval()
+    model.segmenter.eval()
     num_classes = len(dataset.classes)
-    device = next(segmenter.parameters()).device
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     own = items[rank() :: world()]
-
-    def read(item: Item) -> Ready[NDArray[np.uint8]]:
-        targets = dataset.read_targets(item, resized=False)
-        return Ready(targets, dataset.read_image(item), (targets.shape[0], targets.shape[1]))
-
-    predicted = predict_all(segmenter, in_threads(read, own), inference, precision)
-    for targets, maps in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
-        matrix += confusion_matrix(maps.labels, torch.from_numpy(targets), num_classes)
-    return scores(whole(matrix.to(device)).cpu(), inference.miou_over)
+    predicted = model.stream(own, partial(read_scored, dataset))
+    for targets, labels in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
+        matrix += confusion_matrix(labels.semantic, torch.from_numpy(targets), num_classes)
+    return scores(whole(matrix.to(model.device)).cpu(), model.run.config.inference.miou_over)
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,6 @@ class Evaluation:
     seconds: float
     classes: list[str]
     scores: Scores
-
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
         return json.dumps(finite_or_none(asdict(self)), indent=1, allow_nan=False)
@@ -98,19 +85,22 @@ def evaluate(
         UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
     """
     opened = open_run(run, overrides)
-    dataset = open_dataset(opened.config.data)
-    if dataset.classes != opened.classes:
-        raise UserError(
-            f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
-        )
+    dataset = open_data(opened)
     items = dataset.items(split)
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
-        segmenter, step = load_segmenter(opened, checkpoint)
+        model = Model.open(opened, checkpoint)
         began = time.perf_counter()
-        precision = choose_precision(opened.config, next(segmenter.parameters()).device)
-        result = score_items(segmenter, dataset, items, opened.config.inference, precision)
-        seconds = round(time.perf_counter() - began, 1)
-        evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
+        result = score_items(model, dataset, items)
+        evaluation = Evaluation(
+            run=str(run),
+            split=split,
+            checkpoint=checkpoint,
+            step=model.step,
+            images=len(items),
+            seconds=round(time.perf_counter() - began, 1),
+            classes=list(model.classes),
+            scores=result,
+        )
         if rank() == 0:
             path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
             write_atomically(path, evaluation.to_json().encode())

@@ -1,57 +1,34 @@
 """Many images through one network: threads decode ahead of it and encode behind it, it never waits for them.
 
-`in_threads` stands at both ends; between them `predict_all` forms batches of images of equal size. Each part pulls from
-the one before it and holds a bounded number of images, so memory does not grow with their number.
+`in_threads` stands at both ends; between them the network takes batches of images of equal size (`in_batches`). Each
+part pulls from the one before it and holds a bounded number of images, so memory does not grow with their number.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-
-from latentseg.config import InferenceConfig
-from latentseg.inference import predict_labels, to_tensor
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import Precision
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
+Pixels = NDArray[np.uint8]
+"""RGB images, shape (H, W, 3) or (N, H, W, 3)."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
+Ready = tuple[Pixels, Size, Thing]
+"""An image as the network sees it, shape (h, w, 3); the size of its result; and what it belongs to."""
 THREADS = min(8, max(2, (os.cpu_count() or 2) // 2))
 """Threads that decode, and threads that encode: two take what the network leaves of two cores; a GPU is fast."""
 AHEAD = 8
 """Images that wait before the network, and behind it."""
-PIXELS = {"cpu": 2**18, "cuda": 2**22, "mps": 2**21}
+BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**22, "mps": 2**21}
 """Pixels of a batch: small images gain by company; beyond the cache of a CPU larger batches are slower."""
-MOST = 64
+MAX_BATCH_SIZE = 64
 """Images in a batch, unless `inference.batch_size` says otherwise."""
-
-
-@dataclass(frozen=True)
-class Ready(Generic[Thing]):
-    """An image that waits for the network."""
-
-    thing: Thing
-    """What it belongs to."""
-    image: NDArray[np.uint8]
-    """As the network sees it, RGB, shape (h, w, 3)."""
-    size: tuple[int, int]
-    """Height and width of the result."""
-
-
-@dataclass(frozen=True)
-class Maps:
-    """What the network says of one image, on the CPU."""
-
-    labels: Tensor
-    """Class id per pixel, uint8, shape (H, W)."""
-    latent: Tensor | None
-    """Latent class per pixel, likewise; None if not asked for, or without latent branch."""
 
 
 def in_threads(
@@ -82,39 +59,21 @@ def in_threads(
             things.close()  # now, also where a traceback still holds it: its own threads end, its bar goes
 
 
-def predict_all(
-    segmenter: Segmenter,
-    images: Iterable[Ready[Thing]],
-    inference: InferenceConfig,
-    precision: Precision = "32-true",
-    latent: bool = False,
-) -> Iterator[tuple[Thing, Maps]]:
-    """Predict images in batches of equal size. Those of equal size keep their order, others may pass them.
+def in_batches(images: Iterable[Ready[Thing]], batch_size: int | None, pixels: int) -> Iterator[list[Ready[Thing]]]:
+    """Yield images of equal size together; when many wait for company, those that have waited longest go as they are.
 
     Args:
-        segmenter: In eval mode.
         images: Any number of them.
-        inference: Windows, scales, mirror, and the size of a batch.
-        precision: From `choose_precision`.
-        latent: Whether the latent classes are wanted.
+        batch_size: Images in a full batch; None, as many as have `pixels` together.
+        pixels: From `BATCH_PIXELS`.
     """
-    device = next(segmenter.parameters()).device
-    for batch in _batches(images, inference.batch_size, PIXELS[device.type]):
-        tensor = to_tensor(np.stack([one.image for one in batch]), device)
-        maps = predict_labels(segmenter, tensor, inference, batch[0].size, precision, latent)
-        semantic, groups = maps.semantic.cpu(), None if maps.latent is None else maps.latent.cpu()
-        for number, one in enumerate(batch):
-            yield one.thing, Maps(semantic[number], None if groups is None else groups[number])
-
-
-def _batches(images: Iterable[Ready[Thing]], batch_size: int | None, pixels: int) -> Iterator[list[Ready[Thing]]]:
-    """Images of equal size together; when many wait for company, those that have waited longest go as they are."""
     groups: dict[tuple[int, ...], list[Ready[Thing]]] = {}
     for one in images:
-        key = (*one.image.shape, *one.size)
+        image, size, _ = one
+        key = (*image.shape, *size)
         group = groups.setdefault(key, [])
         group.append(one)
-        full = batch_size or min(MOST, max(1, pixels // max(one.image.size // 3, one.size[0] * one.size[1])))
+        full = batch_size or min(MAX_BATCH_SIZE, max(1, pixels // max(image.size // 3, size[0] * size[1])))
         if len(group) >= full:
             yield groups.pop(key)
         elif sum(map(len, groups.values())) >= AHEAD + full:

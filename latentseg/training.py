@@ -30,6 +30,7 @@ from latentseg.data.hidden import HiddenTruth
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
+from latentseg.inference import Model
 from latentseg.locks import hold
 from latentseg.methods import Losses, Method, Networks, build_method, describe, second_branch
 from latentseg.models.discriminator import Discriminator
@@ -37,7 +38,6 @@ from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.optim import decay, discriminator_optimizer, segmenter_optimizer
 from latentseg.parallel import (
     average,
-    choose_precision,
     connected,
     from_first,
     is_first,
@@ -329,8 +329,7 @@ def _validate(
     config: Config, state: State, dataset: Dataset, items: list[Item], run: Run, log: Log | None, step: int
 ) -> None:
     """Score the held-out images, a part of them on each process; keep the weights if they are the best so far."""
-    precision = choose_precision(config, next(state.segmenter.parameters()).device)
-    result = score_items(state.segmenter, dataset, items, config.inference, precision)
+    result = score_items(Model.live(state.segmenter, config, dataset), dataset, items)
     if log is None:
         return
     names = ("miou", "iou", "pixel_accuracy")

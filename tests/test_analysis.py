@@ -21,7 +21,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
-from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.inference import Model
 from latentseg.presets import load_config
 from latentseg.report import latent
 from latentseg.report.heatmap import Block, Panel, heat_maps
@@ -260,9 +260,8 @@ def test_ignored_pixels_change_the_last_row_alone() -> None:
 
 
 def test_a_run_equals_plain_loops(runs: dict[str, Path], analysis: Analysis, written: dict[str, Any]) -> None:
-    ours, other = open_run(runs["latent"]), open_run(runs["supervised"])
-    segmenter, _ = load_segmenter(ours)
-    baseline, _ = load_segmenter(other)
+    model, baseline = Model.open(runs["latent"]), Model.open(runs["supervised"])
+    ours, other = model.run, baseline.run
     last = ours.checkpoints.last()
     assert last is not None
     matrix = ours.checkpoints.read(last)["method.cooccurrence"].double()
@@ -271,8 +270,7 @@ def test_a_run_equals_plain_loops(runs: dict[str, Path], analysis: Analysis, wri
     expected = empty(len(CLASSES), L)
     for item in dataset.items("val"):
         size = (40, 56)
-        probs = predict_probs(segmenter, to_tensor(dataset.read_image(item)), ours.config.inference)
-        half = predict_probs(baseline, to_tensor(smaller.read_image(item)), other.config.inference, size)
+        probs, half = model.probs(dataset.read_image(item)), baseline.probs(smaller.read_image(item), size)
         assert smaller.read_image(item).shape == (20, 28, 3)
         assert probs.latent is not None
         maps = {"semantic": probs.semantic, "latent": probs.latent, "baseline": half.semantic}
@@ -419,11 +417,11 @@ def test_what_analyse_refuses(runs: dict[str, Path], tmp_path: Path) -> None:
     names = json.loads((other / "classes.json").read_text())
     names[0]["name"] = "ocean"
     (other / "classes.json").write_text(json.dumps(names))
-    with pytest.raises(UserError, match=r"knows the classes road, .* but the baseline .*other has ocean, sidewalk"):
+    with pytest.raises(UserError, match=r"other knows the classes ocean, .* but the data set scenes has road"):
         analyse(runs["latent"], baseline=other)
     renamed = shutil.copytree(runs["latent"], tmp_path / "renamed")
     shutil.copy(other / "classes.json", renamed)
-    with pytest.raises(UserError, match=r"knows the classes ocean, .* but the data set has road"):
+    with pytest.raises(UserError, match=r"knows the classes ocean, .* but the data set scenes has road"):
         analyse(renamed)
     blocked = shutil.copytree(runs["latent"], tmp_path / "blocked", ignore=shutil.ignore_patterns("analysis*"))
     (blocked / "analysis").write_text("mine")

@@ -18,7 +18,8 @@ from PIL import Image
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
-from latentseg.prediction import Model, load, predict
+from latentseg.inference import Model
+from latentseg.prediction import predict
 from latentseg.presets import load_config
 from latentseg.training import train
 
@@ -58,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run: Path) -> Model:
-    return load(run)
+    return Model.open(run)
 
 
 def photo(height: int = 37, width: int = 53, seed: int = 0) -> NDArray[np.uint8]:
@@ -213,7 +214,7 @@ def test_broken_images_among_others(model: Model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_predictions_do_not_depend_on_the_batch(run: Path, tmp_path: Path, batch_size: int) -> None:
-    model = load(run, overrides=[f"inference.batch_size={batch_size}"])
+    model = Model.open(run, overrides=[f"inference.batch_size={batch_size}"])
     for i in range(6):
         write(tmp_path / "in" / f"{i}.png", photo(37 if i % 2 else 41, 53, seed=i))
     assert predict(model, [tmp_path / "in"], tmp_path / "out") == 6
@@ -264,27 +265,27 @@ def test_a_file_an_image_and_an_array_are_predicted_alike(model: Model, tmp_path
 
 
 def test_a_model_without_latent_branch(tmp_path: Path) -> None:
-    baseline = load(train_with(tmp_path / "run", "method.name=supervised"))
+    baseline = Model.open(train_with(tmp_path / "run", "method.name=supervised"))
     assert baseline.predict(photo()).latent is None
     predict(baseline, [write(tmp_path / "a.png")], tmp_path / "out")
     assert files(tmp_path / "out") == {"index/a.png", "overlay/a.png"}
 
 
 def test_last_and_best_are_different_checkpoints(run: Path, model: Model) -> None:
-    best = load(run, "best")
+    best = Model.open(run, "best")
     assert (model.step, best.step) == (2, 1)
     assert not np.array_equal(best.predict(photo()).labels, model.predict(photo()).labels)
     with pytest.raises(UserError, match="'first': choose last or best"):
-        load(run, "first")
+        Model.open(run, "first")
 
 
 def test_options_at_load_time(run: Path) -> None:
-    model = load(run, overrides=["inference.mode=slide", "inference.window=[16,16]", "device=cpu"])
+    model = Model.open(run, overrides=["inference.mode=slide", "inference.window=[16,16]", "device=cpu"])
     assert model.run.config.inference.mode == "slide"
     assert model.predict(photo()).labels.shape == (37, 53)
     for override in ("seed=3", "data.resize=1", "method.num_latent=3"):
         with pytest.raises(UserError, match="cannot be changed after training"):
-            load(run, overrides=[override])
+            Model.open(run, overrides=[override])
 
 
 def test_damaged_runs(run: Path, tmp_path: Path) -> None:
@@ -294,21 +295,21 @@ def test_damaged_runs(run: Path, tmp_path: Path) -> None:
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"step_00000002\.safetensors is truncated or altered"):
-        load(copy)
+        Model.open(copy)
     checkpoint.write_bytes(content)
 
     classes = json.loads((copy / "classes.json").read_text())
     (copy / "classes.json").write_text(json.dumps(classes[:5]))
     with pytest.raises(UserError, match=r"does not fit the segmenter of this configuration: .*size mismatch"):
-        load(copy)
+        Model.open(copy)
     for text in ("[", '[{"name": "road"}]', '[{"name": "road", "color": [1, 2]}]', "3"):
         (copy / "classes.json").write_text(text)
         with pytest.raises(UserError, match=r"classes\.json cannot be read .*: the run folder is incomplete"):
-            load(copy)
+            Model.open(copy)
     (copy / "classes.json").write_text(json.dumps(classes))
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(UserError, match="has no last checkpoint yet: train it with --resume"):
-        load(copy)
+        Model.open(copy)
     (copy / "config.yaml").unlink()
     with pytest.raises(UserError, match="is not a run folder"):
-        load(copy)
+        Model.open(copy)

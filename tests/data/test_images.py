@@ -73,7 +73,8 @@ def test_a_file_an_image_and_an_array_give_the_same_pixels(case: str, tmp_path: 
     path = tmp_path / f"a{suffix}"
     image.save(path)
     pixels = read_rgb(path)
-    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 4, 3))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (3, 4, 3)
     assert np.abs(pixels.astype(int) - expected).max() <= off
     with Image.open(path) as lazy, Image.open(path) as loaded:
         loaded.load()
