@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.processor import full_speed
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
+
+RUNTIME = ("device", "devices", "num_nodes", "threads")
+"""Options that say where to compute and change no score."""
 
 
 def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
@@ -52,6 +56,9 @@ class Evaluation:
     seconds: float
     classes: list[str]
     scores: Scores
+    overrides: list[str] = field(default_factory=list)
+    """Options that were not those of the run, as key=value; those in `RUNTIME` are left out."""
+
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
         return json.dumps(finite_or_none(asdict(self)), indent=1, allow_nan=False)
@@ -75,6 +82,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on a split and write `evaluation-SPLIT-CHECKPOINT.json` into its folder.
 
+    Overrides that may change the scores are kept in it and join its name: evaluation-val-last-inference.mirror=true.
+
     Args:
         run: The run folder.
         split: val, test, holdout or train.
@@ -87,6 +96,7 @@ def evaluate(
     opened = open_run(run, overrides)
     dataset = open_data(opened)
     items = dataset.items(split)
+    kept = sorted(override for override in overrides if override.partition("=")[0].strip() not in RUNTIME)
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
         model = Model.open(opened, checkpoint)
         began = time.perf_counter()
@@ -100,8 +110,10 @@ def evaluate(
             seconds=round(time.perf_counter() - began, 1),
             classes=list(model.classes),
             scores=result,
+            overrides=kept,
         )
         if rank() == 0:
-            path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
+            name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])
+            path = free_path(opened.folder / f"{name[:200]}.json")
             write_atomically(path, evaluation.to_json().encode())
     return evaluation

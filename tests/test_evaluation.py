@@ -19,7 +19,9 @@ from latentseg.inference import Model, open_data
 from latentseg.metrics import Scores
 from latentseg.models.segmenter import LightHead
 from latentseg.presets import load_config
+from latentseg.report.collect import read_run
 from latentseg.runs import open_run
+from latentseg.sweeps.work import _score
 from latentseg.training import train
 
 NAMES = ["ground", "thing", "sky", "never"]
@@ -160,11 +162,38 @@ def test_json_holds_the_figures_and_is_not_overwritten(runs: dict[float, Path], 
     assert values["scores"]["iou"] == [*first.scores.iou[:3], None]
     assert values["scores"]["miou"] == first.scores.miou
     assert values["scores"]["absent"] == 1
-    evaluate(run, overrides=["inference.mirror=true"])
+    evaluate(run, overrides=["threads=1", "device=cpu"])  # the same scores, as they were
     assert path.read_text() == text
-    assert (run / "evaluation-val-last-2.json").exists()
+    again = json.loads((run / "evaluation-val-last-2.json").read_text())
+    assert (again["scores"], again["overrides"]) == (values["scores"], [])
     evaluate(run, split="train", checkpoint="best")
     assert json.loads((run / "evaluation-train-best.json").read_text())["step"] == 1
+
+
+def test_an_evaluation_tells_its_overrides(runs: dict[float, Path], data: Path, tmp_path: Path) -> None:
+    run = train_on(data, tmp_path / "run", 1.0)
+    overrides = ["threads=1", "inference.window=[16, 24]", "inference.mode=slide"]
+    slid = evaluate(run, overrides=overrides)
+    assert slid.overrides == ["inference.mode=slide", "inference.window=[16, 24]"]
+    path = run / "evaluation-val-last-inference.mode=slide-inference.window=_16_24_.json"
+    assert json.loads(path.read_text())["overrides"] == slid.overrides
+    evaluate(run, overrides=[f"data.root={data}"])
+    names = {path.name for path in run.glob("evaluation-*")}
+    assert len(names) == 2
+    assert not (run / "evaluation-val-last.json").exists(), "nothing that was changed passes for the run's own score"
+
+
+def test_readers_take_the_runs_own_score(data: Path, tmp_path: Path) -> None:
+    """A score with other options neither replaces it in a sweep nor in the report, where it stands beside it."""
+    run = train_on(data, tmp_path / "run", 1.0)
+    slid = evaluate(run, overrides=["inference.mode=slide", "inference.window=[8,8]"])
+    plain = _score(run, "val", 2)  # evaluated now
+    assert plain["miou"] == evaluate(run).scores.miou != slid.scores.miou
+    (run / "evaluation-val-last.json").rename(run / "evaluation-val-last-x.json")  # comes after the other
+    assert _score(run, "val", 2) == plain
+    scores = read_run(run).scores
+    assert scores["val"]["miou"] == plain["miou"]
+    assert scores["val (inference.mode=slide, inference.window=[8,8])"]["miou"] == slid.scores.miou
 
 
 def test_the_table_shows_percent_and_absent_classes(runs: dict[float, Path]) -> None:

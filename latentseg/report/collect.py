@@ -142,11 +142,12 @@ def read_run(folder: Path) -> Record:
         tree = read_json(file)
         if "error" in tree or not isinstance(tree.get("scores"), dict):
             continue
-        best = " (best checkpoint)" * (tree.get("checkpoint") == "best")
-        split, step = f"{tree.get('split')}{best}", tree["step"] if number(tree.get("step")) else 0
+        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, tree.get("overrides") or [])]
+        split = str(tree.get("split")) + (f" ({', '.join(notes)})" if notes else "")
+        step = tree["step"] if number(tree.get("step")) else 0
         if step >= scores.get(split, (0, {}))[0]:
             scores[split] = (step, tree["scores"])
-    found = {split: scores[split][1] for split in sorted(scores, key=lambda split: "best" in split)}
+    found = {split: scores[split][1] for split in sorted(scores, key=lambda split: " (" in split)}
     return Record(**(vars(record) | {"scores": found or record.scores, "state": "done" if found else record.state}))
 
 

@@ -141,7 +141,7 @@ def _score(folder: Path, split: str, steps: int) -> dict[str, Any]:
     for attempt in range(2):
         for path in sorted(folder.glob(f"evaluation-{split}-last*.json")):
             evaluation = json.loads(path.read_text(encoding="utf-8"))
-            if evaluation["step"] == steps:
+            if evaluation["step"] == steps and not evaluation.get("overrides"):
                 return {name: evaluation["scores"][name] for name in names}
         if attempt == 0:
             evaluate(folder, split)
