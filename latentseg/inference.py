@@ -230,6 +230,7 @@ class Model:
 
 
 load = Model.open
+"""As `latentseg.load`."""
 
 
 def open_data(run: Run, data: DataConfig | None = None) -> Dataset:

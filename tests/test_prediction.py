@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from live import files, photo, train_with
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,36 +20,6 @@ from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
 from latentseg.inference import Model
 from latentseg.prediction import predict
-from latentseg.presets import load_config
-from latentseg.training import train
-
-OPTIONS = [
-    "data.labeled=2",
-    "data.scenes.train=4",
-    "data.scenes.val=1",
-    "data.scenes.height=32",
-    "data.scenes.width=48",
-    "data.resize=0.5",
-    "augment.crop=[32,32]",
-    "method.num_latent=4",
-    "steps=1",
-    "batch_size=2",
-    "threads=1",
-    "device=cpu",
-]
-
-
-def train_with(folder: Path, *overrides: str) -> Path:
-    """A run of one step, with a head so large that its predictions vary."""
-    run = train(load_config("scenes", [*OPTIONS, *overrides]), folder)
-    last = run.checkpoints.last()
-    assert last is not None
-    tensors = run.checkpoints.read(last)
-    for name, value in tensors.items():
-        if name.endswith("head.classify.weight"):
-            value.copy_(100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
-    run.checkpoints.save(2, tensors)
-    return run.folder
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +32,10 @@ def model(run: Path) -> Model:
     return Model.open(run)
 
 
-def photo(height: int = 37, width: int = 53, seed: int = 0) -> NDArray[np.uint8]:
-    """Large coloured patches, so that neighbouring pixels belong together."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
-
-
 def write(path: Path, pixels: NDArray[np.uint8] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photo() if pixels is None else pixels).save(path)
     return path
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_predict_one_image(model: Model, tmp_path: Path) -> None:

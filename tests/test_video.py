@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from live import files, photo, train_with
 from numpy.typing import NDArray
 from PIL import Image
-from test_prediction import files, photo, train_with
 
 from latentseg.errors import UserError
 from latentseg.inference import Model
