@@ -22,7 +22,7 @@ from latentseg.config import Config
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.inference import Model
+from latentseg.inference.model import Model
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods import Networks
 from latentseg.methods.latent import Latent

@@ -37,14 +37,14 @@ from torch.nn import functional
 
 from latentseg.config import Config
 from latentseg.data.datasets import Dataset, distinct_palette, open_dataset
-from latentseg.evaluation import score_items
-from latentseg.inference import Model, argmax
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model, argmax
+from latentseg.inference.pictures import index_png, overlay, rgb_png
+from latentseg.inference.predict import predict
+from latentseg.inference.stream import BATCH_PIXELS
 from latentseg.metrics import confusion_matrix
 from latentseg.models.segmenter import build_segmenter
 from latentseg.parallel import choose_device, choose_precision
-from latentseg.pictures import index_png, overlay, rgb_png
-from latentseg.pipeline import BATCH_PIXELS
-from latentseg.prediction import predict
 from latentseg.presets import load_config
 from latentseg.processor import full_speed
 from latentseg.runs import Run
@@ -205,8 +205,9 @@ def tiny(root: Path) -> Model:
 
 def measure_memory(images: int = 2000, frames: int = 1000) -> dict[str, Any]:
     """Resident MB over many images, predicted and scored, and over the frames of a video."""
-    from latentseg import evaluation, prediction  # noqa: PLC0415
-    from latentseg.video import VideoWriter  # noqa: PLC0415
+    from latentseg.inference import evaluate as evaluation  # noqa: PLC0415
+    from latentseg.inference import predict as prediction  # noqa: PLC0415
+    from latentseg.inference.video import VideoWriter  # noqa: PLC0415
 
     torch.set_num_threads(1)
     result: dict[str, Any] = {}

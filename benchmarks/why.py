@@ -25,7 +25,7 @@ from torchmetrics.functional.classification import binary_auroc
 from latentseg.checkpoints import load_module
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.inference import Model
+from latentseg.inference.model import Model
 from latentseg.losses import IGNORE_INDEX
 from latentseg.runs import finite_or_none, open_run, read_metrics
 from latentseg.sweeps.cells import Sweep, read_done

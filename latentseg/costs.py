@@ -22,8 +22,8 @@ from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.evaluation import score_items
-from latentseg.inference import Model
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model
 from latentseg.parallel import choose_device, choose_precision, make_fabric
 from latentseg.processor import full_speed
 from latentseg.progress import duration

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
-from latentseg.evaluation import Evaluation, evaluate
-from latentseg.inference import Model, open_data, read_scored
+from latentseg.inference.evaluate import Evaluation, evaluate
+from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
 from latentseg.training import train

@@ -29,8 +29,8 @@ from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.hidden import HiddenTruth
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
-from latentseg.evaluation import score_items
-from latentseg.inference import Model
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model
 from latentseg.locks import hold
 from latentseg.methods import Losses, Method, Networks, build_method, describe, second_branch
 from latentseg.models.discriminator import Discriminator

@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentseg.config import InferenceConfig
 from latentseg.data.images import distinct_palette
-from latentseg.inference import Model
+from latentseg.inference.model import Model
 from latentseg.presets import load_config
 from latentseg.runs import Run
 from latentseg.training import train

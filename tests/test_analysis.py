@@ -20,8 +20,8 @@ from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
 from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
-from latentseg.inference import Model
+from latentseg.inference.evaluate import evaluate
+from latentseg.inference.model import Model
 from latentseg.presets import load_config
 from latentseg.report import latent
 from latentseg.report.heatmap import Block, Panel, heat_maps

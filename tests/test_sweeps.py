@@ -18,7 +18,7 @@ from rich.console import Console
 from latentseg import costs, training
 from latentseg.config import Config
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
+from latentseg.inference.evaluate import evaluate
 from latentseg.locks import hold, live_owner
 from latentseg.presets import dump_config, load_config
 from latentseg.runs import read_metrics

@@ -18,11 +18,11 @@ from latentseg.analysis.findings import Analysis, Baseline, Ease, Shares
 from latentseg.analysis.stats import Counts, Rows
 from latentseg.data.datasets import Dataset, Item
 from latentseg.errors import UserError
-from latentseg.inference import Model, open_data, read_scored
+from latentseg.inference.model import Model, open_data, read_scored
+from latentseg.inference.stream import Ready, in_threads
 from latentseg.losses import latent_given_class
 from latentseg.methods.given_classes import group_ids
 from latentseg.metrics import scores
-from latentseg.pipeline import Ready, in_threads
 from latentseg.presets import differences
 from latentseg.progress import track
 from latentseg.report.latent import write_analysis

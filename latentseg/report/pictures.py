@@ -11,7 +11,7 @@ from PIL import Image
 
 from latentseg.data.datasets import Dataset, Item, distinct_palette, open_dataset
 from latentseg.errors import UserError
-from latentseg.inference import Model, open_data, read_scored
+from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.progress import track
 from latentseg.runs import Run
 

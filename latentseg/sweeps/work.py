@@ -20,7 +20,7 @@ from latentseg.checkpoints import Checkpoints, write_atomically
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
+from latentseg.inference.evaluate import evaluate
 from latentseg.locks import try_hold
 from latentseg.methods import group_ids
 from latentseg.models.weights import check_kind

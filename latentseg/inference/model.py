@@ -23,10 +23,10 @@ from latentseg.config import Config, DataConfig, InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.errors import UserError
+from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
 from latentseg.methods import second_branch
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
 from latentseg.parallel import Precision, choose_device, choose_precision
-from latentseg.pipeline import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
 from latentseg.runs import Run, open_run
 
 Thing = TypeVar("Thing")

@@ -10,11 +10,11 @@ import torch
 from live import live
 from torch import Tensor, nn
 
-from latentseg import pipeline
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
+from latentseg.inference import stream
+from latentseg.inference.stream import AHEAD, THREADS, Ready, in_threads
 from latentseg.models.segmenter import Output
-from latentseg.pipeline import AHEAD, THREADS, Ready, in_threads
 
 
 class Brightest(nn.Module):
@@ -76,7 +76,7 @@ def test_one_by_one_keeps_the_order() -> None:
 
 
 def test_small_images_share_a_batch_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pipeline.BATCH_PIXELS, "cpu", 100)
+    monkeypatch.setitem(stream.BATCH_PIXELS, "cpu", 100)
     segmenter, _ = predicted(images([(5, 5)] * 5 + [(10, 10)] * 2))
     assert [(batch[0], batch[-1]) for batch in segmenter.batches] == [(4, 5), (1, 10), (1, 10), (1, 5)]
 

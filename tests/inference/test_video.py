@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.errors import UserError
-from latentseg.inference import Model
-from latentseg.prediction import predict
+from latentseg.inference.model import Model
+from latentseg.inference.predict import predict
 
 av = pytest.importorskip("av")
-from latentseg.video import Video, VideoWriter  # noqa: E402
+from latentseg.inference.video import Video, VideoWriter  # noqa: E402
 
 RATE = Fraction(30000, 1001)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from latentseg.checkpoints import write_atomically
 from latentseg.data.datasets import Dataset, Item
-from latentseg.inference import Model, open_data, read_scored
+from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.processor import full_speed

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
-from latentseg.evaluation import Evaluation, evaluate, score_items
-from latentseg.inference import Model, open_data
+from latentseg.inference.evaluate import Evaluation, evaluate, score_items
+from latentseg.inference.model import Model, open_data
 from latentseg.metrics import Scores
 from latentseg.models.segmenter import LightHead
 from latentseg.presets import load_config

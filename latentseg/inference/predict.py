@@ -8,10 +8,10 @@ from pathlib import Path
 
 from latentseg.data.images import IMAGE_SUFFIXES, distinct_palette, image_files, read_rgb
 from latentseg.errors import UserError
-from latentseg.inference import Model
+from latentseg.inference.model import Model
+from latentseg.inference.pictures import index_png, overlay, rgb_png, write_whole
+from latentseg.inference.stream import Pixels, Ready, in_threads
 from latentseg.models.segmenter import Output
-from latentseg.pictures import index_png, overlay, rgb_png, write_whole
-from latentseg.pipeline import Pixels, Ready, in_threads
 from latentseg.processor import full_speed
 from latentseg.progress import track
 
@@ -84,7 +84,7 @@ def _predict_images(model: Model, images: Jobs, out: Path, broken: dict[Path, st
 
 def _predict_video(model: Model, name: Path, source: Path, out: Path, broken: dict[Path, str]) -> int:
     """Write the results of a video, and give the number of its frames; `broken` as for images."""
-    from latentseg.video import Frame, Video, VideoWriter  # noqa: PLC0415 - PyAV is an extra
+    from latentseg.inference.video import Frame, Video, VideoWriter  # noqa: PLC0415 - PyAV is an extra
 
     try:
         video = Video(source)

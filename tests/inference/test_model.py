@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.inference import _starts, argmax
+from latentseg.inference.model import _starts, argmax
 from latentseg.models.segmenter import Output
 from latentseg.parallel import choose_device
 

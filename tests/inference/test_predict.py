@@ -18,8 +18,8 @@ from PIL import Image
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
-from latentseg.inference import Model
-from latentseg.prediction import predict
+from latentseg.inference.model import Model
+from latentseg.inference.predict import predict
 
 
 @pytest.fixture(scope="module")
