@@ -13,7 +13,7 @@ from latentseg.data.images import distinct_palette
 from latentseg.inference.model import Model
 from latentseg.presets import load_config
 from latentseg.runs import Run
-from latentseg.training import train
+from latentseg.training.loop import train
 
 OPTIONS = [
     "data.labeled=2",
