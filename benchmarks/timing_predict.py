@@ -24,9 +24,9 @@ from made import SIZE, photo, write_folder
 
 from latentseg import Model, load, load_config, predict, train
 from latentseg.data.datasets import open_dataset
+from latentseg.engine import full_speed
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.video import VideoWriter
-from latentseg.processor import full_speed
 
 NETWORKS = {
     "deeplab_resnet101": ("voc", ["precision=bf16-mixed", "workers=0"], 8, 2),

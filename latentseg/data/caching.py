@@ -9,26 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from latentseg.config import Config, Mark, marked
+from latentseg.console import console, track
 from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
 from latentseg.data.splits import Split
 from latentseg.data.transforms import view_image
 from latentseg.errors import UserError
-from latentseg.locks import hold
 from latentseg.models.segmenter import Segmenter
 from latentseg.presets import flat
-from latentseg.progress import track
+from latentseg.runs.locks import hold
 
 VERSION = 1
 """Of what a store holds; another one makes all stores anew."""
 FLUSH_EVERY = 100
 """Images between two flushes to disk."""
-console = Console(stderr=True, soft_wrap=True)
 
 
 def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, unlabeled: bool) -> Stores:
