@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from latentseg.caching import cached_features
 from latentseg.config import Config
-from latentseg.data.batches import batches
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.parallel import choose_device, choose_precision, make_fabric
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
-from latentseg.training import build_state, set_up, training_step
+from latentseg.progress import console, track
+from latentseg.training.trainer import Trainer
 
+UNTIMED = 2
+"""Steps of each choice that are not timed: the first ones take longer."""
 CLOSE = 0.99
 """Least cosine between the gradients of a choice and those of float32 for which the choice counts as exact enough."""
 
@@ -76,27 +77,28 @@ def time_choices(config: Config, tried: list[Choice], rounds: int) -> list[Timin
     Args:
         config: The run; its steps are those after the consistency has joined.
         tried: The choices; the first one gives the gradients that the others are compared with.
-        rounds: Timed steps of each choice, after two that are not timed.
+        rounds: Timed steps of each choice, after those that are not timed.
 
     Raises:
         UserError: The run could not begin.
     """
+    console.print(f"{len(tried)} choices, {UNTIMED} + {rounds} steps of each, in turns", highlight=False)
     dataset = open_dataset(config.data)
     drawn = draw_split(dataset, config.data, config.seed)
     split = Split(drawn.labeled[: config.batch_size], drawn.unlabeled[: config.batch_size])
     with tempfile.TemporaryDirectory() as folder, full_speed():
         config = config.model_copy(update={"cache_folder": folder, "devices": 1, "num_nodes": 1})
-        runs = [_Steps(_chosen(config, choice), dataset, split) for choice in tried]
-        for run in runs:
-            run.take()
-        gradients = [run.gradient() for run in runs]
-        for run in runs:
-            run.take()
+        runs = [_Steps(_chosen(config, choice), dataset, split) for choice in track(tried, "choices prepared")]
+        gradients: list[Tensor] = []
         seconds: list[list[float]] = [[] for _ in runs]
-        for run, taken in [*zip(runs, seconds, strict=True)] * rounds:
+        turns = [*itertools.product(range(UNTIMED + rounds), range(len(runs)))]
+        for turn, number in track(turns, "steps taken"):
             began = time.perf_counter()
-            run.take()
-            taken.append(time.perf_counter() - began)
+            runs[number].take()
+            if turn >= UNTIMED:
+                seconds[number].append(time.perf_counter() - began)
+            if turn == 0:
+                gradients.append(runs[number].gradient())
     cosines = [float(torch.cosine_similarity(gradients[0], gradient, dim=0)) for gradient in gradients]
     return [Timing(*parts) for parts in zip(tried, seconds, cosines, strict=True)]
 
@@ -105,27 +107,20 @@ class _Steps:
     """Steps of a run on one batch."""
 
     def __init__(self, config: Config, dataset: Dataset, split: Split) -> None:
-        torch.manual_seed(config.seed)
-        self.state = build_state(config, dataset.classes, split)
-        self.fabric = make_fabric(config)
-        self.nets, self.optimizers = set_up(self.fabric, self.state)
-        reads, stores = self.state.method.uses_unlabeled, None
-        if config.cache == "features":
-            stores = cached_features(config, self.state.segmenter, dataset, split, reads)
-        late = min(math.ceil(config.steps * config.method.consistency_start), config.steps - 1)
-        self.step, batch = next(batches(dataset, split, config, self.state.segmenter.mean, late, reads, stores))
-        self.batch = batch.to(self.fabric.device)
+        self.trainer = Trainer.open(config, dataset, split)
+        self.trainer.seek(min(math.ceil(config.steps * config.method.consistency_start), config.steps - 1))
+        self.step, self.batch = self.trainer.read()
 
     def take(self) -> None:
         """Take the step, and wait for the device."""
-        values = training_step(self.fabric, self.state.method, self.nets, self.optimizers, self.batch, self.step)
+        values = self.trainer.learn(self.step, self.batch)
         [float(value) for value in values.values()]
-        if self.fabric.device.type == "cuda":
-            torch.cuda.synchronize(self.fabric.device)
+        if self.trainer.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.fabric.device)
 
     def gradient(self) -> Tensor:
-        """Of all parameters of the segmenter, in a row."""
-        found = (parameter.grad for parameter in self.state.segmenter.parameters())
+        """Of all parameters of the segmenter, in a row, float64, shape (parameters,)."""
+        found = (parameter.grad for parameter in self.trainer.state.segmenter.parameters())
         return torch.cat([gradient.flatten() for gradient in found if gradient is not None]).cpu().double()
 
 

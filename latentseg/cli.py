@@ -1,21 +1,18 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
+from latentseg import __version__
 from latentseg.errors import UserError
 from latentseg.presets import describe_options, group_maps, load_config, preset_summaries, preset_text
 
-app = typer.Typer(
-    help="Train a semantic segmenter from a few labelled images and a pile of unlabelled ones.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True)
@@ -35,6 +32,26 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"latentseg {__version__}", markup=False, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train a semantic segmenter from a few labelled images and a pile of unlabelled ones."""
+
+
+def _show(table: RenderableType) -> None:
+    """Print a table; where it goes to no terminal, nothing is cut to the width of one."""
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
 @app.command()
 def train(
     source: Source,
@@ -49,16 +66,17 @@ def train(
 
     For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     """
-    if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
+    of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
+    if of_run:
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [])
+    config = load_config(source, overrides or [], of_run)
     if dry_run:
         from latentseg.costs import dry_run as expected  # noqa: PLC0415
 
-        console.print(expected(config, run, resume))
+        _show(expected(config, run, resume))
         return
     from latentseg.parallel import is_first  # noqa: PLC0415
-    from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
+    from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
     if is_first():
@@ -79,7 +97,7 @@ def benchmark(
     config = load_config(source, overrides or [])
     from latentseg.benchmark import choices, report, time_choices  # noqa: PLC0415
 
-    console.print(report(config, time_choices(config, choices(compiled), rounds)))
+    _show(report(config, time_choices(config, choices(compiled), rounds)))
 
 
 @app.command()
@@ -95,7 +113,7 @@ def evaluate(
 
     evaluation = run_evaluation(run, split, checkpoint, overrides or [])
     if is_first():
-        console.print(evaluation.table())
+        _show(evaluation.table())
 
 
 @app.command()
@@ -127,14 +145,16 @@ def sweep(
         "runs/sweep"
     ),
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(help="Optuna storage, such as postgresql://...; a journal file if not given.")
-    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Run this cell alone, by the name of its folder.")] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print a command for each cell that is not done, for any scheduler.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and the expected cost.")] = False,
 ) -> None:
     """Train and score every cell of a grid; stopped or killed, the same command goes on.
 
     For example: latentseg sweep table3_camvid data.root=CamVid --run-root runs/tables --workers 2
+    By GNU parallel: latentseg sweep table3_camvid data.root=CamVid threads=1 --commands | parallel -j4
     """
     from latentseg.sweeps.files import read_sweep  # noqa: PLC0415
 
@@ -142,11 +162,16 @@ def sweep(
     if dry_run:
         from latentseg.sweeps.cost import dry_run as show_cost  # noqa: PLC0415
 
-        console.print(show_cost(grid, run_root, workers))
-    else:
-        from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
+        _show(show_cost(grid, run_root, workers))
+        return
+    from latentseg.sweeps.run import commands as cell_commands  # noqa: PLC0415
+    from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
 
-        run_sweep(grid, run_root, workers, storage)
+    if commands:
+        for line in cell_commands(grid, run_root):
+            console.print(line, markup=False, highlight=False)
+    else:
+        run_sweep(grid, run_root, workers, cell)
 
 
 @app.command()
@@ -258,6 +283,8 @@ def quickstart(
 
 def main() -> None:
     """Run the command; a `UserError` becomes one clear message and status 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
     except UserError as error:

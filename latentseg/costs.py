@@ -1,6 +1,5 @@
 """What a training will cost, from a few real steps of it. Nothing is left behind."""
 
-import itertools
 import math
 import resource
 import shutil
@@ -8,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,19 +15,21 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, cached_features
+from latentseg.caching import cache_root, stored_features
 from latentseg.config import Config
-from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
+from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
-from latentseg.parallel import choose_device, choose_precision, make_fabric
+from latentseg.methods.table import METHODS
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
 from latentseg.progress import duration
 from latentseg.runs import check_run_folder, open_run
-from latentseg.training import State, build_state, check_arguments, set_up, training_step
+from latentseg.training.loop import check_arguments
+from latentseg.training.trainer import Trainer
 
 STEPS = 3
 """Timed steps per phase, after one that is not timed."""
@@ -49,7 +50,7 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per view of an image for its features, once."""
+    """Seconds per view of an image for its features, once; 0 if they are all cached."""
     feature_bytes: int
     """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
@@ -68,7 +69,7 @@ class Costs:
         return early * self.early + (config.steps - start - early) * self.late
 
 
-def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
+def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path | None = None) -> Costs:
     """Time a few steps before and after the consistency begins, and the scoring of a few images.
 
     Of several processes one is timed, with its part of the batch; what they send each other is not.
@@ -76,25 +77,33 @@ def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
     Args:
         config: The run.
         dataset: Its data set, if it is open already.
+        folder: Where features of a few images are kept, unless the cache holds all that the run reads; a temporary
+            folder if None.
 
     Raises:
         UserError: The run could not begin.
     """
     processes = config.devices * config.num_nodes
-    with tempfile.TemporaryDirectory() as folder, _threads(config.threads), full_speed():
-        config = config.model_copy(update={"cache_folder": folder, "devices": 1, "num_nodes": 1})
+    with ExitStack() as stack:
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(_threads(config.threads))
+        stack.enter_context(full_speed())
+        config = config.model_copy(update={"devices": 1, "num_nodes": 1})
         dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
         split = draw_split(dataset, config.data, config.seed)
-        if config.cache != "none":  # a few images, which are there after the step that is not timed
-            split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
-        torch.manual_seed(config.seed)
-        state = build_state(config, dataset.classes, split)
-        costs = _time_steps(config, state, dataset, split, Part(0, processes))
-        if config.cache == "features":
-            stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-            seen = views(config, split, costs.uses_unlabeled)
+        reads = METHODS[config.method.name].uses_unlabeled(config.method)
+        trainer = Trainer.open(config, dataset, split, Part(0, processes))
+        cached = config.cache == "features" and stored_features(config, trainer.state.segmenter, split, reads)
+        if config.cache != "none" and not cached:  # a few images, which are there after the step that is not timed
+            few = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+            config = config.model_copy(update={"cache_folder": str(folder)})
+            trainer = Trainer.open(config, dataset, few, Part(0, processes))
+        costs = _time_steps(trainer)
+        if config.cache == "features" and not cached:
+            seen = views(config, trainer.split, reads)
+            stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
-        scoring = _time_scoring(config, state, dataset)
+        scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
 
 
@@ -155,7 +164,8 @@ def _lines(
     yield "step", f"{1000 * costs.early:.0f} ms{late}; {100 * costs.loading:.1f} % of it waiting for images"
     steps = costs.training_seconds(config, start)
     parts = [f"{config.steps - start} steps {duration(steps)}"]
-    validations = config.steps // config.validate_every if config.validate_every else 1
+    every = config.validate_every or config.steps
+    validations = sum(done > start for done in {*range(every, config.steps, every), config.steps})
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")
@@ -179,37 +189,37 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
-def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part) -> Costs:
+def _time_steps(trainer: Trainer) -> Costs:
     """Costs without scoring and memory; `features` for all views together."""
-    fabric = make_fabric(config)
-    nets, optimizers = set_up(fabric, state)
-    reads, stores, features = state.method.uses_unlabeled, None, 0.0
-    if config.cache == "features":
-        began = time.perf_counter()
-        stores = cached_features(config, state.segmenter, dataset, split, reads)
-        features = time.perf_counter() - began
-    late = math.ceil(config.steps * config.method.consistency_start) if reads else 0
+    config, reads = trainer.config, trainer.method.uses_unlabeled
+    began = time.perf_counter()
+    trainer.seek(0)
+    features = time.perf_counter() - began if config.cache == "features" else 0.0
+    joins = METHODS[config.method.name].joins_late and reads
+    late = math.ceil(config.steps * config.method.consistency_start) if joins else 0
     phases = []
     for first in sorted({0, min(late, config.steps - 1)}):
-        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores, part)
+        trainer.seek(first)
         waits, ends = [], [time.perf_counter()]
-        for step, batch in itertools.islice(stream, STEPS + 1):
-            waits.append(time.perf_counter() - ends[-1])
-            values = training_step(fabric, state.method, nets, optimizers, batch.to(fabric.device), step)
+        for _ in range(min(STEPS + 1, config.steps - first)):
+            values = trainer.step()
             [float(value) for value in values.values()]  # waits for the device
+            waits.append(trainer.waited)
             ends.append(time.perf_counter())
         skipped = min(1, len(waits) - 1)  # the first step warms up
         seconds = ends[-1] - ends[skipped]
         phases.append((seconds / (len(waits) - skipped), sum(waits[skipped:]) / seconds))
-    tensors, weights = (sum(tensor.nbytes for tensor in state.tensors(both).values()) for both in (True, False))
+    trainer.close()
+    tensors, weights = (sum(tensor.nbytes for tensor in trainer.state.tensors(both).values()) for both in (True, False))
     return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, 0, tensors, weights, reads, 0)
 
 
-def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
+def _time_scoring(trainer: Trainer) -> float:
+    config, dataset = trainer.config, trainer.dataset
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
-    model = Model.live(state.segmenter, config, dataset)
+    model = Model.live(trainer.state.segmenter, config, dataset)
     score_items(model, dataset, items[:1])  # warms up
     began = time.perf_counter()
     score_items(model, dataset, items)

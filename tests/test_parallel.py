@@ -22,11 +22,11 @@ from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.locks import hold
 from latentseg.losses import IGNORE_INDEX, cross_entropy
-from latentseg.optim import decay
 from latentseg.parallel import average, choose_precision, from_first, make_fabric, share, whole
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, finite_or_none, open_run, read_metrics
-from latentseg.training import train
+from latentseg.training.loop import train
+from latentseg.training.optim import decay
 
 WORKER = Path(processes.__file__)
 FAULTS = ["local P_b", "detached P_b", "discriminator unfrozen"]
@@ -290,6 +290,7 @@ def test_one_process_sums_nothing() -> None:
     [
         (["batch_size=4", "devices=3"], {}, "batch_size=4 cannot be divided among 3 processes"),
         (["devices=2"], {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun started 4 processes"),
+        (["num_nodes=2"], {}, "num_nodes=2: nothing here says where the other machines are"),
         ([], {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, "torchrun started 2 processes, the configuration has 1"),
     ],
 )

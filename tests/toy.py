@@ -1,17 +1,19 @@
 """A segmenter of 1x1 convolutions and one batch, for tests of the methods."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
-from latentseg.methods import Losses, Method, Networks
+from latentseg.methods.base import Losses, Method, Networks, Setup, build
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Output, Perturb
 
 C, L, SIZE = 4, 3, 32
+CLASSES = ("a", "b", "c", "d")
 PIXELS = [(n, y, x) for n in range(2) for y in range(SIZE) for x in range(SIZE)]
 
 
@@ -75,6 +77,21 @@ def batch(number: int = 2) -> Batch:
         ),
         seed=5,
     )
+
+
+def built(
+    options: Mapping[str, object], alpha: float = 0.25, start: int = 0, strong: StrongConfig | None = None
+) -> Method:
+    """A method of the toy's C classes, in float64.
+
+    Args:
+        options: Of `MethodConfig`; `groups` stand for a map of the toy's classes.
+        alpha: Rate of M.
+        start: First step with the term that joins late.
+        strong: The strong views.
+    """
+    config = MethodConfig.model_validate({"num_latent": L, **options})
+    return build(Setup(config, strong or StrongConfig(), CLASSES, alpha, start)).double()
 
 
 def run(

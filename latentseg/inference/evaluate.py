@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from latentseg.checkpoints import write_atomically
+from latentseg.config import Mark, marked
 from latentseg.data.datasets import Dataset, Item
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
@@ -19,9 +20,6 @@ from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.processor import full_speed
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
-
-RUNTIME = ("device", "devices", "num_nodes", "threads")
-"""Options that say where to compute and change no score."""
 
 
 def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
@@ -57,7 +55,9 @@ class Evaluation:
     classes: list[str]
     scores: Scores
     overrides: list[str] = field(default_factory=list)
-    """Options that were not those of the run, as key=value; those in `RUNTIME` are left out."""
+    """Options that were not those of the run, as key=value, but for those that change no score (`Mark.RUNTIME`)."""
+    root: str | None = None
+    """Folder of the data set; None for drawn scenes."""
 
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
@@ -82,7 +82,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on a split and write `evaluation-SPLIT-CHECKPOINT.json` into its folder.
 
-    Overrides that may change the scores are kept in it and join its name: evaluation-val-last-inference.mirror=true.
+    Overrides that may change the scores are kept in it and in its name: evaluation-val-last-inference.mirror=true.json
 
     Args:
         run: The run folder.
@@ -96,7 +96,7 @@ def evaluate(
     opened = open_run(run, overrides)
     dataset = open_data(opened)
     items = dataset.items(split)
-    kept = sorted(override for override in overrides if override.partition("=")[0].strip() not in RUNTIME)
+    kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
         model = Model.open(opened, checkpoint)
         began = time.perf_counter()
@@ -111,6 +111,7 @@ def evaluate(
             classes=list(model.classes),
             scores=result,
             overrides=kept,
+            root=opened.config.data.root,
         )
         if rank() == 0:
             name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])

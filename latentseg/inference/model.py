@@ -24,7 +24,7 @@ from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.errors import UserError
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
-from latentseg.methods import second_branch
+from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
 from latentseg.parallel import Precision, choose_device, choose_precision
 from latentseg.runs import Run, open_run
@@ -76,7 +76,7 @@ class Model:
         if entry is None:
             raise UserError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
         num_classes = len(opened.classes)
-        branch = second_branch(opened.config, num_classes)
+        branch = METHODS[opened.config.method.name].second_channels(opened.config.method, num_classes)
         segmenter = build_segmenter(opened.config.model, num_classes, branch, pretrained=False)
         load_module("segmenter", segmenter, opened.checkpoints.read(entry))
         return cls(opened, segmenter.to(choose_device(opened.config.device)).eval(), entry.step)

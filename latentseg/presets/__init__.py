@@ -10,8 +10,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from latentseg.config import Config
+from latentseg.config import RENAMED, Config
 from latentseg.errors import UserError
+from latentseg.methods.table import METHODS, readers
+
+UNREADABLE = (OmegaConfBaseException, YAMLError, ValueError, IndexError, RecursionError)
+"""What OmegaConf and PyYAML raise at what they cannot read; ValueError is also a number of thousands of digits."""
 
 
 def preset_names() -> list[str]:
@@ -28,14 +32,14 @@ def preset_text(name: str) -> str:
     """
     if name not in preset_names():
         raise UserError(f"no preset {name}; there are {', '.join(preset_names())}")
-    return (resources.files(__name__) / f"{name}.yaml").read_text()
+    return (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def group_maps() -> dict[str, dict[str, list[str]]]:
     """The maps from groups to classes that come with the package, by name, for `method.groups`."""
     folder = resources.files(__name__) / "groups"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {Path(entry.name).stem: _mapping(entry.read_text(), entry.name) for entry in files}
+    return {Path(entry.name).stem: _mapping(entry.read_text(encoding="utf-8"), entry.name) for entry in files}
 
 
 def preset_summaries() -> dict[str, str]:
@@ -44,7 +48,7 @@ def preset_summaries() -> dict[str, str]:
 
 
 def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """One line per option: key, default, meaning."""
+    """One line per option: key, default, choices, meaning, and the methods that read it where not all do."""
     lines: list[str] = []
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -52,37 +56,79 @@ def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> lis
         else:
             kind = str(field.annotation).removeprefix("typing.") if get_args(field.annotation) else ""
             choices = kind.removeprefix("Literal") + " " if kind.startswith("Literal") else ""
-            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}")
+            if prefix + name == "method.name":
+                choices = f"{list(METHODS)} "
+            reading = readers(prefix + name)
+            only = f" [{', '.join(reading)}]" if reading else ""
+            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}{only}")
     return lines
 
 
-def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(
+    source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False, keep_unread: bool = False
+) -> Config:
     """Read a preset or a YAML file, apply overrides and check everything.
 
     Args:
         source: Name of a preset, or path of a YAML file.
-        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`.
+        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`. One that the method does not
+            read is refused.
+        of_run: The file is the config.yaml of a run folder: options that have another name by now are read.
+        keep_unread: Overrides that the method does not read are not refused.
 
     Raises:
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
     """
     tree = OmegaConf.create(_read_source(source))
+    for old, new in RENAMED.items() if of_run else ():
+        if OmegaConf.is_dict(tree) and (value := OmegaConf.select(tree, old)) is not None:
+            section, _, name = old.rpartition(".")
+            del OmegaConf.select(tree, section)[name]
+            OmegaConf.update(tree, new, value)
     for override in overrides if OmegaConf.is_dict(tree) else ():
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
             raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
+        _known_path(key.strip())
         try:
             parsed = OmegaConf.from_dotlist([override])
             OmegaConf.update(tree, key.strip(), OmegaConf.select(parsed, key.strip()), merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"override {override!r} cannot be read: {error}".splitlines()[0]) from error
-        _known_path(key.strip())
-    values = OmegaConf.to_container(tree, resolve=True)
+        except UNREADABLE as error:
+            raise UserError(f"override {override[:200]!r} cannot be read: {error}".splitlines()[0]) from error
+    try:
+        values = OmegaConf.to_container(tree, resolve=True)
+    except UNREADABLE as error:
+        raise UserError(f"{source}: a reference of the form ${{...}} leads nowhere: {error}".splitlines()[0]) from error
     if isinstance(values, dict) and isinstance(values.get("method"), dict):
         groups = values["method"].get("groups")
         if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
             values["method"]["groups"] = _read_groups(groups)
-    return check_config(values, str(source))
+    config = check_config(values, str(source))
+    for override in () if keep_unread else overrides:
+        refuse_unread(override.partition("=")[0].strip(), config.method.name)
+    return config
+
+
+def only_read(overrides: list[str], method: str) -> list[str]:
+    """The `key=value` overrides without those of options that other methods read and this one does not."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return [
+        override for key, override in zip(keys, overrides, strict=True) if not readers(key) or method in readers(key)
+    ]
+
+
+def refuse_unread(option: str, method: str) -> None:
+    """Refuse an option, given by name, that belongs to other methods than this one.
+
+    Raises:
+        UserError: The method does not read it; the message says which do.
+    """
+    reading = readers(option)
+    if reading and method not in reading:
+        raise UserError(
+            f"{option} is not read by method.name={method}, so it would change nothing: leave it out, or take a method "
+            f"that reads it ({', '.join(reading)})"
+        )
 
 
 def check_config(values: Any, source: str) -> Config:
@@ -92,7 +138,11 @@ def check_config(values: Any, source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "\n".join(_explain(line) for line in error.errors())) from error
+        lines: dict[str, list[str]] = {}  # one for each option, whatever the number of types it may have
+        for option, message in map(_explain, error.errors()):
+            lines.setdefault(option, []).append(message)
+        told = (option + "; ".join(dict.fromkeys(messages)) for option, messages in lines.items())
+        raise UserError(f"{source}: " + "\n".join(told)) from error
 
 
 def dump_config(config: Config) -> str:
@@ -102,16 +152,17 @@ def dump_config(config: Config) -> str:
 
 def differences(ours: Config, theirs: Config) -> list[str]:
     """`key: ours, theirs` for each option on which two configurations differ."""
-    left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
+    left, right = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
     keys = sorted(left.keys() | right.keys())
     return [f"{key}: {left.get(key)} here, {right.get(key)} there" for key in keys if left.get(key) != right.get(key)]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of options by dotted name; an empty section is none."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _read_source(source: str | Path) -> Any:
@@ -124,8 +175,8 @@ def _read_source(source: str | Path) -> Any:
         hint = f"; did you mean the preset {near[0]}?" if near else ""
         raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
     try:
-        return OmegaConf.create(path.read_text())
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        return OmegaConf.create(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
         raise UserError(f"{name} is not valid YAML: {error}") from error
 
 
@@ -139,8 +190,8 @@ def _read_groups(name: str) -> dict[str, list[str]]:
             f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
         )
     try:
-        return _mapping(path.read_text(), name)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        return _mapping(path.read_text(encoding="utf-8"), name)
+    except UNREADABLE as error:
         raise UserError(f"method.groups={name} is not valid YAML: {error}") from error
 
 
@@ -168,19 +219,21 @@ def _known_path(key: str) -> None:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    if key in RENAMED:
+        return f"{key} is now called {RENAMED[key]}"
     near = difflib.get_close_matches(key, known, n=1)
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]
     return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
 
 
-def _explain(error: Any) -> str:
-    parts = [str(part) for part in error["loc"]]
+def _explain(error: Any) -> tuple[str, str]:
+    """The beginning of a line, which names the option that pydantic complains about, and what is wrong with it."""
+    key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return _unknown(".".join(parts), option_names())
-    key = ".".join(parts)
+        return _unknown(key, option_names()), ""
     while key and key not in option_names():
         key = key.rpartition(".")[0]
     value = error.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
-    return f"{key or 'config'}: {error['msg'].removeprefix('Value error, ')}{shown}"
+    shown = "" if isinstance(value, dict | BaseModel) else f" (value {repr(value)[:100]})"
+    return f"{key or 'config'}: ", f"{error['msg'].removeprefix('Value error, ')}{shown}"

@@ -21,8 +21,7 @@ from latentseg.models.segmenter import LightHead
 from latentseg.presets import load_config
 from latentseg.report.collect import read_run
 from latentseg.runs import open_run
-from latentseg.sweeps.work import _score
-from latentseg.training import train
+from latentseg.training.loop import train
 
 NAMES = ["ground", "thing", "sky", "never"]
 SIZES = [(33, 47), (40, 24), (31, 32)]
@@ -177,22 +176,21 @@ def test_an_evaluation_tells_its_overrides(runs: dict[float, Path], data: Path, 
     assert slid.overrides == ["inference.mode=slide", "inference.window=[16, 24]"]
     path = run / "evaluation-val-last-inference.mode=slide-inference.window=_16_24_.json"
     assert json.loads(path.read_text())["overrides"] == slid.overrides
-    evaluate(run, overrides=[f"data.root={data}"])
-    names = {path.name for path in run.glob("evaluation-*")}
-    assert len(names) == 2
     assert not (run / "evaluation-val-last.json").exists(), "nothing that was changed passes for the run's own score"
+    moved = data.rename(tmp_path / "moved")  # where the data set lies changes no score
+    evaluate(run, overrides=[f"data.root={moved}"])
+    moved.rename(data)
+    tree = json.loads((run / "evaluation-val-last.json").read_text())
+    assert (tree["overrides"], tree["root"]) == ([], str(moved))
 
 
-def test_readers_take_the_runs_own_score(data: Path, tmp_path: Path) -> None:
-    """A score with other options neither replaces it in a sweep nor in the report, where it stands beside it."""
+def test_a_report_takes_the_runs_own_score(data: Path, tmp_path: Path) -> None:
+    """A score with other options does not replace it, but stands beside it."""
     run = train_on(data, tmp_path / "run", 1.0)
-    slid = evaluate(run, overrides=["inference.mode=slide", "inference.window=[8,8]"])
-    plain = _score(run, "val", 2)  # evaluated now
-    assert plain["miou"] == evaluate(run).scores.miou != slid.scores.miou
-    (run / "evaluation-val-last.json").rename(run / "evaluation-val-last-x.json")  # comes after the other
-    assert _score(run, "val", 2) == plain
+    plain, slid = evaluate(run), evaluate(run, overrides=["inference.mode=slide", "inference.window=[8,8]"])
+    assert plain.scores.miou != slid.scores.miou
     scores = read_run(run).scores
-    assert scores["val"]["miou"] == plain["miou"]
+    assert scores["val"]["miou"] == plain.scores.miou
     assert scores["val (inference.mode=slide, inference.window=[8,8])"]["miou"] == slid.scores.miou
 
 
