@@ -45,7 +45,6 @@ SMALL = [
     "data.scenes.width=56",
     "data.labeled=2",
     f"data.classes=[{','.join(CLASSES)}]",
-    f"method.num_latent={L}",
 ]
 
 
@@ -73,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "three.yaml").write_text(json.dumps(GROUPS))
     options = {
-        "latent": [],
+        "latent": [f"method.num_latent={L}"],
         "supervised": ["data.resize=0.5"],
         "given_classes": ["data.resize=0.5", f"method.groups={folder / 'three.yaml'}"],
         "symmetric": [],
