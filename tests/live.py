@@ -23,7 +23,6 @@ OPTIONS = [
     "data.scenes.width=48",
     "data.resize=0.5",
     "augment.crop=[32,32]",
-    "method.num_latent=4",
     "steps=1",
     "batch_size=2",
     "threads=1",
@@ -41,7 +40,8 @@ def live(segmenter: Any, inference: InferenceConfig | None = None, *overrides: s
 
 def train_with(folder: Path, *overrides: str) -> Path:
     """A run of one step, with a head so large that its predictions vary."""
-    run = train(load_config("scenes", [*OPTIONS, *overrides]), folder)
+    latent = [] if "method.name=supervised" in overrides else ["method.num_latent=4"]
+    run = train(load_config("scenes", [*OPTIONS, *latent, *overrides]), folder)
     last = run.checkpoints.last()
     assert last is not None
     tensors = run.checkpoints.read(last)
