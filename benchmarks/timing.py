@@ -58,8 +58,7 @@ TERMS = {
 PRESETS = ("scenes", "camvid", "animals", "voc")
 VOC = ["batch_size=1", "precision=bf16-mixed", "workers=0", "model.weights_kind=none", "data.kind=folder"]
 """A ratio does not depend on the batch: two images of voc instead of twenty keep a turn short."""
-IMAGES = 24
-"""Labelled ones, and as many unlabelled ones; all are in memory before the clock starts."""
+IMAGES = 24  # labelled ones, and as many unlabelled ones; all are in memory before the clock starts
 
 
 @contextmanager
