@@ -48,20 +48,41 @@ def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, spli
     Raises:
         UserError: The disk is too small, or the folder cannot be written.
     """
-    counts = [views_of(stream, config.augment) or 1 for stream in (LABELED, UNLABELED)]
-    needed = [split.labeled, split.unlabeled if unlabeled else []]
-    if counts[0] == counts[1]:
-        store = _filled(config, segmenter, dataset, split, counts[0], needed[0] + needed[1])
-        return Stores(store, store)
-    pairs = zip(counts, needed, strict=True)
-    return Stores(*(_filled(config, segmenter, dataset, split, views, items) for views, items in pairs))
+    needs = _needs(config, split, unlabeled)
+    stores = [_filled(config, segmenter, dataset, split, views, items) for views, items in needs]
+    return Stores(stores[0], stores[-1])
+
+
+def stored_features(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> Stores | None:
+    """What `cached_features` would give if it had nothing to compute, else None. Nothing is written."""
+    stores = []
+    for views, items in _needs(config, split, unlabeled):
+        folder = cache_root(config) / _key(config, segmenter, _images(split), views)
+        store = FeatureStore(folder) if (folder / "index.json").exists() else None
+        if store is None or not all(store.holds(item.id) for item in items):
+            return None
+        stores.append(store)
+    return Stores(stores[0], stores[-1])
+
+
+def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, list[Item]]]:
+    """Number of views and images of the store for both streams, or of one for each."""
+    labeled_views, views = (views_of(stream, config.augment) or 1 for stream in (LABELED, UNLABELED))
+    needed = split.unlabeled if unlabeled else []
+    if labeled_views == views:
+        return [(views, split.labeled + needed)]
+    return [(labeled_views, split.labeled), (views, needed)]
+
+
+def _images(split: Split) -> list[Item]:
+    return sorted({item.id: item for item in [*split.labeled, *split.unlabeled]}.values(), key=lambda item: item.id)
 
 
 def _filled(
     config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, views: int, needed: list[Item]
 ) -> FeatureStore:
     """The store for a number of views of all images, with the needed ones in it."""
-    images = sorted({item.id: item for item in [*split.labeled, *split.unlabeled]}.values(), key=lambda item: item.id)
+    images = _images(split)
     shapes = _shapes(segmenter, config.augment.crop)
     root = cache_root(config)
     folder = root / _key(config, segmenter, images, views)

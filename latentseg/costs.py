@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root
+from latentseg.caching import cache_root, stored_features
 from latentseg.config import Config
 from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
@@ -49,7 +49,7 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per view of an image for its features, once."""
+    """Seconds per view of an image for its features, once; 0 if they are all cached."""
     feature_bytes: int
     """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
@@ -68,7 +68,7 @@ class Costs:
         return early * self.early + (config.steps - start - early) * self.late
 
 
-def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
+def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path | None = None) -> Costs:
     """Time a few steps before and after the consistency begins, and the scoring of a few images.
 
     Of several processes one is timed, with its part of the batch; what they send each other is not.
@@ -76,22 +76,31 @@ def measure_costs(config: Config, dataset: Dataset | None = None) -> Costs:
     Args:
         config: The run.
         dataset: Its data set, if it is open already.
+        folder: Where features of a few images are kept, unless the cache holds all that the run reads; a temporary
+            folder if None.
 
     Raises:
         UserError: The run could not begin.
     """
     processes = config.devices * config.num_nodes
-    with tempfile.TemporaryDirectory() as folder, _threads(config.threads), full_speed():
-        config = config.model_copy(update={"cache_folder": folder, "devices": 1, "num_nodes": 1})
+    with ExitStack() as stack:
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(_threads(config.threads))
+        stack.enter_context(full_speed())
+        config = config.model_copy(update={"devices": 1, "num_nodes": 1})
         dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
         split = draw_split(dataset, config.data, config.seed)
-        if config.cache != "none":  # a few images, which are there after the step that is not timed
-            split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+        reads = METHODS[config.method.name].uses_unlabeled(config.method)
         trainer = Trainer.open(config, dataset, split, Part(0, processes))
+        cached = config.cache == "features" and stored_features(config, trainer.state.segmenter, split, reads)
+        if config.cache != "none" and not cached:  # a few images, which are there after the step that is not timed
+            few = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+            config = config.model_copy(update={"cache_folder": str(folder)})
+            trainer = Trainer.open(config, dataset, few, Part(0, processes))
         costs = _time_steps(trainer)
-        if config.cache == "features":
-            stored = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-            seen = views(config, split, costs.uses_unlabeled)
+        if config.cache == "features" and not cached:
+            seen = views(config, trainer.split, reads)
+            stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
         scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))

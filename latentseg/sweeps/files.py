@@ -1,4 +1,4 @@
-"""Sweep files: a grid over options.
+"""Sweep files: a grid over options, read; and RUN_ROOT/sweeps/NAME.json, written for the report.
 
 A sweep is a YAML file (its first line, a comment, says what it is for):
 
@@ -13,21 +13,28 @@ splits: [val, test]                               # scored at the end
 
 import itertools
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from yaml import YAMLError
 
 from latentseg import presets
+from latentseg.checkpoints import write_atomically
 from latentseg.errors import UserError
+from latentseg.locks import hold
+from latentseg.methods.table import readers
 from latentseg.presets import load_config, option_names
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
 
 KEYS = ("base", "table", "options", "rows", "columns", "grid", "splits")
 SPLITS = ("val", "test", "holdout", "train")
+Tree = dict[str, Any]
+console = Console(stderr=True, soft_wrap=True)
 
 
 def sweep_names() -> list[str]:
@@ -63,12 +70,73 @@ def read_sweep(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) 
         key: value for key, value in tree.items() if value is not None
     }
     _check_tree(tree, str(source))
+    every = {str(row): options or {} for row, options in tree["rows"].items()}
     for override in overrides:
         _override(tree, override)
     for key in ("columns", "grid"):
         tree[key] = {name: values if isinstance(values, list) else [values] for name, values in tree[key].items()}
     _check_tree(tree, str(source))
-    return _build(tree, text, home, str(source), tuple(overrides))
+    return _build(tree, every, text, home, str(source), tuple(overrides))
+
+
+def write_sweep(sweep: Sweep, run_root: Path, notes: dict[Path, str] | None = None) -> Path:
+    """Write RUN_ROOT/sweeps/NAME.json, where the report begins.
+
+    Pieces of a sweep (`rows=[...]`, other seeds) add up: cells that are listed there already stay, if the sweep would
+    make the same ones. Others, of other options, are no longer listed; their folders stay.
+
+    Args:
+        sweep: From `read_sweep`, with its cells' places (`Sweep.at`).
+        run_root: Folder of all run folders.
+        notes: Further files and their content, from `check_cells`; written unless they are there.
+
+    Raises:
+        UserError: The run root cannot be written.
+    """
+    path = run_root / "sweeps" / f"{sweep.name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the run root {run_root}: {error.strerror}; choose one by --run-root") from error
+    with hold(run_root / "locks" / "sweeps.lock", f"the list of cells {path}", wait=True):
+        before = path.read_bytes() if path.is_file() else b""
+        content = _with_earlier_pieces(sweep, before).to_json().encode()
+        if before != content:
+            write_atomically(path, content)
+        for note, text in (notes or {}).items():
+            note.parent.mkdir(exist_ok=True)
+            if not note.is_file():
+                write_atomically(note, text.encode())
+    return path
+
+
+def _with_earlier_pieces(sweep: Sweep, before: bytes) -> Sweep:
+    """The sweep with those cells of its description so far that it would make itself."""
+    try:
+        tree = json.loads(before)
+        listed = {entry["folder"]: entry for entry in tree["cells"] if tree["column_key"] == sweep.column_key}
+        lost, splits = len(tree["cells"]), [split for split in tree["splits"] if split in SPLITS]
+    except (ValueError, KeyError, TypeError):  # none yet, or damaged
+        return sweep
+    new = {cell.folder: cell for cell in sweep.cells}
+    cells = [new.pop(folder, None) or _made_again(sweep, entry) for folder, entry in listed.items()]
+    kept = [cell for cell in cells if cell]
+    if lost := lost - len(kept):
+        console.print(f"note: {sweep.name}.json no longer lists {lost} cells that were made with other options")
+    if not kept:
+        return sweep
+    grid = {key: [] for cell in kept for key in cell.grid} | sweep.grid
+    splits += [split for split in sweep.splits if split not in splits]
+    return replace(sweep, cells=(*kept, *new.values()), grid=grid, splits=tuple(splits))
+
+
+def _made_again(sweep: Sweep, entry: Tree) -> Cell | None:
+    """The cell of a description, if the sweep would make the same one for its row, column and grid."""
+    try:
+        cell = make_cell(sweep, entry["row"], entry["column"], entry["grid"])
+    except (UserError, KeyError):
+        return None
+    return replace(cell, folder=entry["folder"]) if entry["folder"] in (cell.folder, cell.earlier) else None
 
 
 def option_text(key: str, value: Any) -> str:
@@ -94,7 +162,7 @@ def _read_source(source: str) -> tuple[str, Path]:
         raise UserError(f"{source} cannot be read: {error}") from error
 
 
-def _parse(text: str, source: str) -> dict[str, Any]:
+def _parse(text: str, source: str) -> Tree:
     try:
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
@@ -111,7 +179,7 @@ def _parse_value(text: str) -> Any:
         raise UserError(f"the value {text!r} cannot be read: {error}".splitlines()[0]) from error
 
 
-def _check_tree(tree: dict[str, Any], source: str) -> None:
+def _check_tree(tree: Tree, source: str) -> None:
     unknown = sorted(tree.keys() - set(KEYS))
     if unknown:
         raise UserError(f"{source}: unknown key {unknown[0]}; a sweep has {', '.join(KEYS)}")
@@ -131,7 +199,7 @@ def _check_tree(tree: dict[str, Any], source: str) -> None:
         raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {splits!r}")
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _override(tree: Tree, override: str) -> None:
     key, equals, text = override.partition("=")
     key, value = key.strip(), _parse_value(text)
     if not equals or not key:
@@ -162,24 +230,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree["options"][key] = value
 
 
-def _build(tree: dict[str, Any], text: str, home: Path, source: str, overrides: tuple[str, ...]) -> Sweep:
-    name = Path(source).stem
-    first = text.splitlines()[0]
-    base = str(tree["base"])
-    base = str(home / base) if (home / base).is_file() else base
-    rows = {str(row): options or {} for row, options in tree["rows"].items()}
+def _build(tree: Tree, rows: dict[str, Tree], text: str, home: Path, source: str, overrides: tuple[str, ...]) -> Sweep:
+    first, base = text.splitlines()[0], str(tree["base"])
     column_key, columns = next(iter(tree["columns"].items()), (None, [None]))
-    cells = []
-    for (row, options), column, *values in itertools.product(rows.items(), columns, *tree["grid"].values()):
-        grid = dict(zip(tree["grid"], values, strict=True))
-        cells.append(
-            _cell(base, row, column, grid, tree["options"] | options | ({column_key: column} if column_key else {}))
-        )
-    _all_differ(cells, name)
-    return Sweep(
-        name=name,
+    sweep = Sweep(
+        name=Path(source).stem,
         summary=first.removeprefix("#").strip() if first.startswith("#") else "",
-        base=base,
+        base=str(home / base) if (home / base).is_file() else base,
         table=tree.get("table"),
         splits=tuple(tree["splits"]),
         options=tree["options"],
@@ -187,24 +244,53 @@ def _build(tree: dict[str, Any], text: str, home: Path, source: str, overrides: 
         column_key=column_key,
         columns=tuple(columns) if column_key else (),
         grid=tree["grid"],
-        cells=tuple(cells),
+        cells=(),
         source=source,
         overrides=overrides,
     )
+    grids = [dict(zip(tree["grid"], values, strict=True)) for values in itertools.product(*tree["grid"].values())]
+    cells = [make_cell(sweep, str(row), *place) for row, *place in itertools.product(tree["rows"], columns, grids)]
+    _all_differ(cells, sweep.name)
+    return replace(sweep, cells=tuple(cells))
 
 
-def _cell(base: str, row: str, column: Any, grid: dict[str, Any], values: dict[str, Any]) -> Cell:
-    values = values | grid
+def cell_options(sweep: Sweep, row: str, column: Any, grid: Tree) -> Tree:
+    """Options of one cell on top of the base: those of all cells, the row's, the column's, the grid's; the last wins.
+
+    The one place where they come together. `sweep.rows` has every row of the file, also of those that are not picked.
+    """
+    return sweep.options | sweep.rows[row] | ({sweep.column_key: column} if sweep.column_key else {}) | grid
+
+
+def make_cell(sweep: Sweep, row: str, column: Any, grid: Tree) -> Cell:
+    """The cell of a row, a column (None without columns) and values of the grid's keys.
+
+    Raises:
+        UserError: An option does not exist, or has no such value.
+    """
+    every = cell_options(sweep, row, column, grid)
     sections = {option.rpartition(".")[0] for option in option_names()}
-    for key in values:
+    for key in every:
         if key in sections:
             raise UserError(f"{key} is a section; write its options with a dot, such as {key}.NAME: value")
-    options = tuple(option_text(key, value) for key, value in values.items())
     try:
-        config = load_config(base, options)
+        others = _others_options(sweep, row, every)
+        texts = {key: option_text(key, value) for key, value in every.items()}
+        options = tuple(text for key, text in texts.items() if key not in others)
+        config = load_config(sweep.base, options)
+        earlier = load_config(sweep.base, tuple(texts.values()), keep_unread=True)
     except UserError as error:
         raise UserError(f"row {row!r}: {error}") from error
-    return Cell(row, column, grid, options, config, folder_name(config))
+    return Cell(row, column, grid, options, config, folder_name(config), folder_name(earlier, whole_root=True))
+
+
+def _others_options(sweep: Sweep, row: str, every: Tree) -> set[str]:
+    """Options of all cells that this row's method does not read, but that of another row does: they are left out."""
+    base = load_config(sweep.base).method.name
+    method = str(every.get("method.name", base))
+    methods = {str(options.get("method.name", method)) for options in sweep.rows.values()}
+    unread = {key for key in every if readers(key) and method not in readers(key)}
+    return {key for key in unread - sweep.rows[row].keys() if methods & set(readers(key))}
 
 
 def _all_differ(cells: list[Cell], name: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latentseg.data.scenes import CLASSES as SCENES
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -27,6 +26,7 @@ from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.presets import load_config
 from latentseg.runs import open_run
+from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 
 L = 4
@@ -45,7 +45,6 @@ SMALL = [
     "data.scenes.width=56",
     "data.labeled=2",
     f"data.classes=[{','.join(CLASSES)}]",
-    f"method.num_latent={L}",
 ]
 
 
@@ -73,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "three.yaml").write_text(json.dumps(GROUPS))
     options = {
-        "latent": [],
+        "latent": [f"method.num_latent={L}"],
         "supervised": ["data.resize=0.5"],
         "given_classes": ["data.resize=0.5", f"method.groups={folder / 'three.yaml'}"],
         "symmetric": [],
