@@ -108,7 +108,7 @@ def evaluate(
     checkpoint: Checkpoint = "last",
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
-    from latentseg.evaluation import evaluate as run_evaluation  # noqa: PLC0415
+    from latentseg.inference.evaluate import evaluate as run_evaluation  # noqa: PLC0415
     from latentseg.parallel import is_first  # noqa: PLC0415
 
     evaluation = run_evaluation(run, split, checkpoint, overrides or [])
@@ -130,10 +130,10 @@ def predict(
 
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
-    from latentseg.prediction import load  # noqa: PLC0415
-    from latentseg.prediction import predict as run_prediction  # noqa: PLC0415
+    from latentseg.inference.model import Model  # noqa: PLC0415
+    from latentseg.inference.predict import predict as run_prediction  # noqa: PLC0415
 
-    count = run_prediction(load(run, checkpoint, set_ or []), paths, out)
+    count = run_prediction(Model.open(run, checkpoint, set_ or []), paths, out)
     console.print(f"{count} images in {out}", markup=False, highlight=False)
 
 

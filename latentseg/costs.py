@@ -21,7 +21,8 @@ from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.evaluation import score_items
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model
 from latentseg.methods.table import METHODS
 from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
@@ -214,14 +215,14 @@ def _time_steps(trainer: Trainer) -> Costs:
 
 
 def _time_scoring(trainer: Trainer) -> float:
-    config, dataset, segmenter = trainer.config, trainer.dataset, trainer.state.segmenter
+    config, dataset = trainer.config, trainer.dataset
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
-    precision = choose_precision(config, choose_device(config.device))
-    score_items(segmenter, dataset, items[:1], config.inference, precision)  # warms up
+    model = Model.live(trainer.state.segmenter, config, dataset)
+    score_items(model, dataset, items[:1])  # warms up
     began = time.perf_counter()
-    score_items(segmenter, dataset, items, config.inference, precision)
+    score_items(model, dataset, items)
     return (time.perf_counter() - began) / len(items)
 
 

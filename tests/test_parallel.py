@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from latentseg import training
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
+from latentseg.inference.evaluate import evaluate
 from latentseg.locks import hold
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.parallel import average, choose_precision, from_first, make_fabric, share, whole

@@ -23,10 +23,10 @@ Perturb = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Output(NamedTuple):
-    """What the segmenter says, at the size of the image or on the heads' grid.
+    """What the segmenter says, at the size of the image or on the heads' grid; or what is made of it.
 
-    semantic: logits of the classes, (N, C, H, W).
-    latent: logits of the latent classes, (N, L, H, W); None without a latent branch.
+    semantic: logits of the classes, (N, C, H, W). In inference also their probabilities, or class ids, (N, H, W).
+    latent: logits of the latent classes, (N, L, H, W), or likewise; None without a latent branch.
     """
 
     semantic: Tensor

@@ -20,7 +20,7 @@ from latentseg.config import DataConfig
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
+from latentseg.inference.evaluate import evaluate
 from latentseg.locks import try_hold
 from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind

@@ -13,7 +13,7 @@ import pytest
 from latentseg.config import Config
 from latentseg.data.datasets import write_scenes
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
+from latentseg.inference.evaluate import evaluate
 from latentseg.locks import hold
 from latentseg.presets import dump_config, load_config
 from latentseg.runs import read_metrics

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from latentseg.config import Config
 from latentseg.errors import UserError
-from latentseg.evaluation import score_items
+from latentseg.inference.evaluate import score_items
 from latentseg.metrics import Scores
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config

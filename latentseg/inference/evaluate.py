@@ -2,54 +2,44 @@
 
 import json
 import math
+import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 
 from latentseg.checkpoints import write_atomically
-from latentseg.config import InferenceConfig
-from latentseg.data.datasets import Dataset, Item, open_dataset
-from latentseg.errors import UserError
-from latentseg.inference import load_segmenter
+from latentseg.config import Mark, marked
+from latentseg.data.datasets import Dataset, Item
+from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import Precision, choose_precision, connected, make_fabric, rank, whole, world
-from latentseg.pipeline import Ready, in_threads, predict_all
+from latentseg.parallel import connected, make_fabric, rank, whole, world
 from latentseg.processor import full_speed
 from latentseg.progress import track
 from latentseg.runs import finite_or_none, free_path, open_run
 
 
-def score_items(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    items: list[Item],
-    inference: InferenceConfig,
-    precision: Precision = "32-true",
-) -> Scores:
+def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
     """Predict images and compare with their masks at the original size. Leaves the segmenter in eval mode.
 
     Several processes take an image each in turn; all return the scores of all images.
+
+    Args:
+        model: A trained one, or one in training.
+        dataset: With the classes of the model, at its scale.
+        items: Images with labels.
     """
-    segmenter.eval()
+    model.segmenter.eval()
     num_classes = len(dataset.classes)
-    device = next(segmenter.parameters()).device
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     own = items[rank() :: world()]
-
-    def read(item: Item) -> Ready[NDArray[np.uint8]]:
-        targets = dataset.read_targets(item, resized=False)
-        return Ready(targets, dataset.read_image(item), (targets.shape[0], targets.shape[1]))
-
-    predicted = predict_all(segmenter, in_threads(read, own), inference, precision)
-    for targets, maps in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
-        matrix += confusion_matrix(maps.labels, torch.from_numpy(targets), num_classes)
-    return scores(whole(matrix.to(device)).cpu(), inference.miou_over)
+    predicted = model.stream(own, partial(read_scored, dataset))
+    for targets, labels in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
+        matrix += confusion_matrix(labels.semantic, torch.from_numpy(targets), num_classes)
+    return scores(whole(matrix.to(model.device)).cpu(), model.run.config.inference.miou_over)
 
 
 @dataclass(frozen=True)
@@ -64,6 +54,10 @@ class Evaluation:
     seconds: float
     classes: list[str]
     scores: Scores
+    overrides: list[str] = field(default_factory=list)
+    """Options that were not those of the run, as key=value, but for those that change no score (`Mark.RUNTIME`)."""
+    root: str | None = None
+    """Folder of the data set; None for drawn scenes."""
 
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
@@ -88,6 +82,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on a split and write `evaluation-SPLIT-CHECKPOINT.json` into its folder.
 
+    Overrides that may change the scores are kept in it and in its name: evaluation-val-last-inference.mirror=true.json
+
     Args:
         run: The run folder.
         split: val, test, holdout or train.
@@ -98,20 +94,27 @@ def evaluate(
         UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
     """
     opened = open_run(run, overrides)
-    dataset = open_dataset(opened.config.data)
-    if dataset.classes != opened.classes:
-        raise UserError(
-            f"{run} knows the classes {', '.join(opened.classes)}, but the data set has {', '.join(dataset.classes)}"
-        )
+    dataset = open_data(opened)
     items = dataset.items(split)
+    kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
-        segmenter, step = load_segmenter(opened, checkpoint)
+        model = Model.open(opened, checkpoint)
         began = time.perf_counter()
-        precision = choose_precision(opened.config, next(segmenter.parameters()).device)
-        result = score_items(segmenter, dataset, items, opened.config.inference, precision)
-        seconds = round(time.perf_counter() - began, 1)
-        evaluation = Evaluation(str(run), split, checkpoint, step, len(items), seconds, list(opened.classes), result)
+        result = score_items(model, dataset, items)
+        evaluation = Evaluation(
+            run=str(run),
+            split=split,
+            checkpoint=checkpoint,
+            step=model.step,
+            images=len(items),
+            seconds=round(time.perf_counter() - began, 1),
+            classes=list(model.classes),
+            scores=result,
+            overrides=kept,
+            root=opened.config.data.root,
+        )
         if rank() == 0:
-            path = free_path(opened.folder / f"evaluation-{split}-{checkpoint}.json")
+            name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])
+            path = free_path(opened.folder / f"{name[:200]}.json")
             write_atomically(path, evaluation.to_json().encode())
     return evaluation

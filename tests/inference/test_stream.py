@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from live import live
 from torch import Tensor, nn
 
-from latentseg import pipeline
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
+from latentseg.inference import stream
+from latentseg.inference.stream import AHEAD, THREADS, Ready, in_threads
 from latentseg.models.segmenter import Output
-from latentseg.pipeline import AHEAD, THREADS, Ready, in_threads, predict_all
 
 
 class Brightest(nn.Module):
@@ -37,18 +38,22 @@ class Brightest(nn.Module):
 
 def images(sizes: list[tuple[int, int]]) -> list[Ready[int]]:
     rng = np.random.default_rng(0)
-    return [Ready(i, rng.integers(0, 256, (*size, 3), dtype=np.uint8), size) for i, size in enumerate(sizes)]
+    return [(rng.integers(0, 256, (*size, 3), dtype=np.uint8), size, i) for i, size in enumerate(sizes)]
+
+
+def as_it_is(image: Ready[int]) -> Ready[int]:
+    return image
 
 
 def predicted(given: list[Ready[int]], **options: int | float | list[float] | bool) -> tuple[Brightest, list[int]]:
     """Predict, compare every map with what the pixels say, and give the order of the results."""
     segmenter, order = Brightest(), []
-    config = InferenceConfig.model_validate(options)
-    for number, maps in predict_all(segmenter, given, config, latent=True):  # type: ignore[arg-type]
-        assert maps.labels.dtype == torch.uint8
-        assert np.array_equal(maps.labels.numpy(), given[number].image.argmax(2))
+    for number, maps in live(segmenter, InferenceConfig.model_validate(options)).stream(given, as_it_is, latent=True):
+        pixels = given[number][0]
+        assert maps.semantic.dtype == torch.uint8
+        assert np.array_equal(maps.semantic.numpy(), pixels.argmax(2))
         assert maps.latent is not None
-        assert np.array_equal(maps.latent.numpy(), given[number].image[..., 0] > 127)
+        assert np.array_equal(maps.latent.numpy(), pixels[..., 0] > 127)
         order.append(number)
     return segmenter, order
 
@@ -71,7 +76,7 @@ def test_one_by_one_keeps_the_order() -> None:
 
 
 def test_small_images_share_a_batch_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pipeline.PIXELS, "cpu", 100)
+    monkeypatch.setitem(stream.BATCH_PIXELS, "cpu", 100)
     segmenter, _ = predicted(images([(5, 5)] * 5 + [(10, 10)] * 2))
     assert [(batch[0], batch[-1]) for batch in segmenter.batches] == [(4, 5), (1, 10), (1, 10), (1, 5)]
 
@@ -87,16 +92,43 @@ def test_few_images_wait_for_company() -> None:
             yield image
 
     seen = 0
-    for _ in predict_all(Brightest(), many(), InferenceConfig(batch_size=4)):  # type: ignore[arg-type]
+    for _ in live(Brightest(), InferenceConfig(batch_size=4)).stream(many(), as_it_is):
         seen += 1
-        assert drawn - seen < AHEAD + 4
+        assert drawn - seen < 2 * AHEAD + 4
     assert seen == 100
 
 
 def test_the_latent_classes_are_left_out_unless_asked_for() -> None:
-    given = images([(4, 5)])
-    ((_, maps),) = predict_all(Brightest(), given, InferenceConfig())  # type: ignore[arg-type]
+    ((_, maps),) = live(Brightest()).stream(images([(4, 5)]), as_it_is)
     assert maps.latent is None
+
+
+def test_images_are_read_by_threads_and_what_is_none_is_left_out() -> None:
+    given, here = images([(4, 5)] * 6), threading.current_thread()
+
+    def read(number: int) -> Ready[tuple[int, bool]] | None:
+        image, size, _ = given[number]
+        return (image, size, (number, threading.current_thread() is here)) if number % 2 else None
+
+    found = [belongs for belongs, _ in live(Brightest()).stream(range(6), read)]
+    assert found == [(1, False), (3, False), (5, False)]
+
+
+def test_a_stream_that_is_left_early_ends_what_it_draws_from() -> None:
+    closed = []
+
+    def many() -> Iterator[Ready[int]]:
+        try:
+            yield from images([(4, 5)] * 50)
+        finally:
+            closed.append(True)
+
+    source = many()
+    stream = live(Brightest(), InferenceConfig(batch_size=1)).stream(source, as_it_is)
+    next(iter(stream))
+    stream.close()
+    assert closed == [True]
+    assert source is not None
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

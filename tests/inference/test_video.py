@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from live import files, photo, train_with
 from numpy.typing import NDArray
 from PIL import Image
-from test_prediction import files, photo, train_with
 
 from latentseg.errors import UserError
-from latentseg.prediction import Model, load, predict
+from latentseg.inference.model import Model
+from latentseg.inference.predict import predict
 
 av = pytest.importorskip("av")
-from latentseg.video import Video, VideoWriter  # noqa: E402
+from latentseg.inference.video import Video, VideoWriter  # noqa: E402
 
 RATE = Fraction(30000, 1001)
 
@@ -50,7 +51,7 @@ def cut(path: Path, share: float = 0.6) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(train_with(tmp_path_factory.mktemp("runs") / "latent"))
+    return Model.open(train_with(tmp_path_factory.mktemp("runs") / "latent"))
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (37, 53), (1, 17)])

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
-from latentseg.evaluation import Evaluation, evaluate, score_items
-from latentseg.inference import load_segmenter
+from latentseg.inference.evaluate import Evaluation, evaluate, score_items
+from latentseg.inference.model import Model, open_data
 from latentseg.metrics import Scores
 from latentseg.models.segmenter import LightHead
-from latentseg.prediction import load
 from latentseg.presets import load_config
+from latentseg.report.collect import read_run
 from latentseg.runs import open_run
 from latentseg.training.loop import train
 
@@ -81,7 +81,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Pa
 
 def count_by_hand(run: Path, data: Path) -> NDArray[np.int64]:
     """Rows true, columns predicted, pixel by pixel at the original size."""
-    model = load(run)
+    model = Model.open(run)
     matrix = np.zeros((4, 4), np.int64)
     for i in range(len(SIZES)):
         mask = np.array(Image.open(data / "masks" / "val" / f"{i}.png"))
@@ -161,11 +161,37 @@ def test_json_holds_the_figures_and_is_not_overwritten(runs: dict[float, Path], 
     assert values["scores"]["iou"] == [*first.scores.iou[:3], None]
     assert values["scores"]["miou"] == first.scores.miou
     assert values["scores"]["absent"] == 1
-    evaluate(run, overrides=["inference.mirror=true"])
+    evaluate(run, overrides=["threads=1", "device=cpu"])  # the same scores, as they were
     assert path.read_text() == text
-    assert (run / "evaluation-val-last-2.json").exists()
+    again = json.loads((run / "evaluation-val-last-2.json").read_text())
+    assert (again["scores"], again["overrides"]) == (values["scores"], [])
     evaluate(run, split="train", checkpoint="best")
     assert json.loads((run / "evaluation-train-best.json").read_text())["step"] == 1
+
+
+def test_an_evaluation_tells_its_overrides(runs: dict[float, Path], data: Path, tmp_path: Path) -> None:
+    run = train_on(data, tmp_path / "run", 1.0)
+    overrides = ["threads=1", "inference.window=[16, 24]", "inference.mode=slide"]
+    slid = evaluate(run, overrides=overrides)
+    assert slid.overrides == ["inference.mode=slide", "inference.window=[16, 24]"]
+    path = run / "evaluation-val-last-inference.mode=slide-inference.window=_16_24_.json"
+    assert json.loads(path.read_text())["overrides"] == slid.overrides
+    assert not (run / "evaluation-val-last.json").exists(), "nothing that was changed passes for the run's own score"
+    moved = data.rename(tmp_path / "moved")  # where the data set lies changes no score
+    evaluate(run, overrides=[f"data.root={moved}"])
+    moved.rename(data)
+    tree = json.loads((run / "evaluation-val-last.json").read_text())
+    assert (tree["overrides"], tree["root"]) == ([], str(moved))
+
+
+def test_a_report_takes_the_runs_own_score(data: Path, tmp_path: Path) -> None:
+    """A score with other options does not replace it, but stands beside it."""
+    run = train_on(data, tmp_path / "run", 1.0)
+    plain, slid = evaluate(run), evaluate(run, overrides=["inference.mode=slide", "inference.window=[8,8]"])
+    assert plain.scores.miou != slid.scores.miou
+    scores = read_run(run).scores
+    assert scores["val"]["miou"] == plain.scores.miou
+    assert scores["val (inference.mode=slide, inference.window=[8,8])"]["miou"] == slid.scores.miou
 
 
 def test_the_table_shows_percent_and_absent_classes(runs: dict[float, Path]) -> None:
@@ -187,14 +213,21 @@ def test_nothing_labelled_is_null_in_json() -> None:
 
 
 def test_scoring_uses_eval_mode(runs: dict[float, Path]) -> None:
-    run = open_run(runs[1.0])
-    dataset = open_dataset(run.config.data)
-    segmenter, _ = load_segmenter(run)
+    model = Model.open(runs[1.0])
+    dataset, segmenter = open_data(model.run), model.segmenter
     segmenter.train()
     before = {key: value.clone() for key, value in segmenter.state_dict().items()}
-    score_items(segmenter, dataset, dataset.items("val"), run.config.inference)
+    score_items(model, dataset, dataset.items("val"))
     assert not segmenter.training
     assert all(torch.equal(value, before[key]) for key, value in segmenter.state_dict().items())
+
+
+def test_a_model_needs_no_run_folder(runs: dict[float, Path]) -> None:
+    """It is scored while it is trained, or before a run."""
+    model = Model.open(runs[0.5])
+    dataset = open_data(model.run)
+    live = Model.live(model.segmenter, model.run.config, dataset)
+    assert repr(score_items(live, dataset, dataset.items("val"))) == repr(evaluate(runs[0.5]).scores)
 
 
 def test_what_evaluate_refuses(runs: dict[float, Path], data: Path, tmp_path: Path) -> None:
@@ -212,6 +245,6 @@ def test_what_evaluate_refuses(runs: dict[float, Path], data: Path, tmp_path: Pa
         evaluate(run, overrides=[f"data.root={tmp_path / 'none'}"])
     other = write_set(tmp_path / "other")
     (other / "classes.txt").write_text("ground\nthing\nsky\nelse\nmore\n")
-    with pytest.raises(UserError, match="knows the classes ground, thing, sky, never, but the data set has ground"):
+    with pytest.raises(UserError, match=r"knows the classes ground, .*never, but the data set .*other has ground"):
         evaluate(run, overrides=[f"data.root={other}"])
     assert {path.name for path in run.iterdir()} == before

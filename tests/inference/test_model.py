@@ -3,14 +3,17 @@
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from live import live
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.inference import _starts, largest, predict_labels, predict_probs, to_tensor
+from latentseg.inference.model import _starts, argmax
 from latentseg.models.segmenter import Output
 from latentseg.parallel import choose_device
 
@@ -51,28 +54,36 @@ class Columns(PerPixel):
         return Output(logits.view(1, 2, 1, -1).expand(len(images), 2, *images.shape[-2:]), None)
 
 
-def predict(segmenter: Any, images: Tensor, config: InferenceConfig, size: tuple[int, int] | None = None) -> Any:
-    return predict_probs(segmenter, images, config, size)
+Images = NDArray[np.uint8]
+
+
+def predict(segmenter: Any, images: Images, config: InferenceConfig, size: tuple[int, int] | None = None) -> Any:
+    return live(segmenter, config).probs(images, size)
+
+
+def tensor(images: Images) -> Tensor:
+    """(N, H, W, 3), uint8, as the segmenter sees it: (N, 3, H, W) in 0..1."""
+    return torch.from_numpy(images.astype(np.float32).transpose(0, 3, 1, 2)) / 255
 
 
 @pytest.fixture
-def images() -> Tensor:
-    return torch.rand(2, 3, 37, 53, generator=torch.Generator().manual_seed(1))
+def images() -> Images:
+    return np.random.default_rng(1).integers(0, 256, (2, 37, 53, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("window", [(16, 16), (37, 20), (10, 53), (64, 64), (5, 7)])
 @pytest.mark.parametrize("overlap", [0.0, 1 / 3, 0.9])
-def test_windows_give_what_the_whole_image_gives(images: Tensor, window: tuple[int, int], overlap: float) -> None:
+def test_windows_give_what_the_whole_image_gives(images: Images, window: tuple[int, int], overlap: float) -> None:
     segmenter = PerPixel()
     whole = predict(segmenter, images, InferenceConfig())
     slide = predict(segmenter, images, InferenceConfig(mode="slide", window=window, overlap=overlap))
     torch.testing.assert_close(slide.semantic, whole.semantic, rtol=0, atol=1e-5)
     torch.testing.assert_close(slide.latent, whole.latent, rtol=0, atol=1e-5)
-    expected = (5 * segmenter.semantic(images)).softmax(1)
+    expected = (5 * segmenter.semantic(tensor(images))).softmax(1)
     torch.testing.assert_close(whole.semantic, expected, rtol=0, atol=1e-5)
 
 
-def test_windows_are_of_the_size_asked_for(images: Tensor) -> None:
+def test_windows_are_of_the_size_asked_for(images: Images) -> None:
     segmenter = PerPixel()
     predict(segmenter, images, InferenceConfig(mode="slide", window=(16, 24), overlap=0.5))
     assert {tuple(seen.shape) for seen in segmenter.seen} == {(2, 3, 16, 24)}
@@ -82,7 +93,7 @@ def test_windows_are_of_the_size_asked_for(images: Tensor) -> None:
 def test_overlapping_windows_are_averaged() -> None:
     """Windows at 0, 2 and 4 of 8 columns, each left half 0 and right half 1."""
     config = InferenceConfig(mode="slide", window=(1, 4), overlap=0.5)
-    probs = predict(Columns(), torch.zeros(1, 3, 1, 8), config).semantic
+    probs = predict(Columns(), np.zeros((1, 1, 8, 3), np.uint8), config).semantic
     assert probs[0, 0, 0].tolist() == pytest.approx([1, 1, 0.5, 0.5, 0.5, 0.5, 0, 0])
 
 
@@ -100,18 +111,18 @@ def test_windows_cover_everything(length: int, window: int, overlap: float) -> N
     assert covered == set(range(length))
 
 
-def test_the_mirrored_view_is_turned_back(images: Tensor) -> None:
-    probs = predict(Columns(), images[..., :8], InferenceConfig(mirror=True)).semantic
+def test_the_mirrored_view_is_turned_back(images: Images) -> None:
+    probs = predict(Columns(), images[:, :, :8], InferenceConfig(mirror=True)).semantic
     torch.testing.assert_close(probs, torch.full_like(probs, 0.5))  # left, and the mirror's left: right
     segmenter = PerPixel()
     mirrored = predict(segmenter, images, InferenceConfig(mirror=True))
-    torch.testing.assert_close(segmenter.seen[1], images.flip(-1), rtol=0, atol=0)
+    torch.testing.assert_close(segmenter.seen[1], tensor(images).flip(-1), rtol=0, atol=0)
     plain = predict(segmenter, images, InferenceConfig())
     torch.testing.assert_close(mirrored.semantic, plain.semantic, rtol=0, atol=1e-5)
     torch.testing.assert_close(mirrored.latent, plain.latent, rtol=0, atol=1e-5)
 
 
-def test_scales_are_averaged_as_probabilities(images: Tensor) -> None:
+def test_scales_are_averaged_as_probabilities(images: Images) -> None:
     segmenter = PerPixel()
     result = predict(segmenter, images, InferenceConfig(scales=[0.5, 1.0, 1.5]))
     assert [tuple(seen.shape[-2:]) for seen in segmenter.seen] == [(18, 26), (37, 53), (56, 80)]
@@ -119,28 +130,29 @@ def test_scales_are_averaged_as_probabilities(images: Tensor) -> None:
         assert conv is not None
         expected = torch.zeros(2, conv.out_channels, 37, 53)
         for size in ((18, 26), (37, 53), (56, 80)):
-            view = images if size == (37, 53) else F.interpolate(images, size, mode="bilinear", antialias=True)
+            view = tensor(images)
+            view = view if size == (37, 53) else F.interpolate(view, size, mode="bilinear", antialias=True)
             expected += F.interpolate((5 * conv(view)).softmax(1), (37, 53), mode="bilinear") / 3
         torch.testing.assert_close(getattr(result, name), expected, rtol=0, atol=1e-5)
 
 
-def test_odd_sizes_are_padded_with_the_mean_colour_and_cropped(images: Tensor) -> None:
+def test_odd_sizes_are_padded_with_the_mean_colour_and_cropped(images: Images) -> None:
     segmenter = PerPixel(grid=32)
     result = predict(segmenter, images, InferenceConfig())
     (seen,) = segmenter.seen
     assert seen.shape == (2, 3, 64, 64)
-    torch.testing.assert_close(seen[..., :37, :53], images, rtol=0, atol=0)
+    torch.testing.assert_close(seen[..., :37, :53], tensor(images), rtol=0, atol=0)
     mean = torch.tensor(MEAN).view(1, 3, 1, 1)
     assert bool((seen[..., 37:, :] == mean).all())
     assert bool((seen[..., 53:] == mean).all())
     assert result.semantic.shape == (2, 4, 37, 53)
-    expected = (5 * segmenter.semantic(images)).softmax(1)
+    expected = (5 * segmenter.semantic(tensor(images))).softmax(1)
     torch.testing.assert_close(result.semantic, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [None, (37, 53), (74, 106), (19, 27), (100, 7), (1, 1)])
 @pytest.mark.parametrize("mode", ["whole", "slide"])
-def test_probabilities_at_any_size(images: Tensor, size: tuple[int, int] | None, mode: Any) -> None:
+def test_probabilities_at_any_size(images: Images, size: tuple[int, int] | None, mode: Any) -> None:
     config = InferenceConfig(mode=mode, window=(16, 16), scales=[0.1, 1.0, 1.25], mirror=True)
     result = predict(PerPixel(grid=8), images, config, size)
     for probs, channels in ((result.semantic, 4), (result.latent, 3)):
@@ -149,20 +161,21 @@ def test_probabilities_at_any_size(images: Tensor, size: tuple[int, int] | None,
         assert bool((probs >= 0).all())
 
 
-def test_no_latent_branch_gives_no_latent_map(images: Tensor) -> None:
+def test_no_latent_branch_gives_no_latent_map(images: Images) -> None:
     for mode in ("whole", "slide"):
         assert predict(PerPixel(latent=0), images, InferenceConfig(mode=mode, window=(9, 9))).latent is None
 
 
-def test_no_gradient_is_kept(images: Tensor) -> None:
+def test_no_gradient_is_kept(images: Images) -> None:
     assert not predict(PerPixel(), images, InferenceConfig()).semantic.requires_grad
 
 
-def test_to_tensor() -> None:
-    image = torch.arange(2 * 3 * 3, dtype=torch.uint8).view(2, 3, 3).numpy()
-    tensor = to_tensor(image)
-    assert tensor.shape == (1, 3, 2, 3)
-    assert float(tensor[0, 2, 1, 0]) == pytest.approx(float(image[1, 0, 2]) / 255)
+def test_an_image_is_a_batch_of_one(images: Images) -> None:
+    segmenter = PerPixel()
+    one = predict(segmenter, images[0], InferenceConfig())
+    assert torch.equal(segmenter.seen[0], tensor(images[:1]))
+    assert one.semantic.shape == (1, 4, 37, 53)
+    torch.testing.assert_close(one.semantic, predict(segmenter, images, InferenceConfig()).semantic[:1])
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +189,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("cuda")
 
 
-def test_images_are_padded_to_the_asked_size_and_cropped_back(images: Tensor) -> None:
+def test_images_are_padded_to_the_asked_size_and_cropped_back(images: Images) -> None:
     segmenter = PerPixel(grid=8)
     padded = predict(segmenter, images, InferenceConfig(pad_to=(50, 40)))
     assert segmenter.seen[0].shape[-2:] == (56, 56)  # (50, 53), up to the grid
@@ -190,12 +203,12 @@ def test_images_are_padded_to_the_asked_size_and_cropped_back(images: Tensor) ->
     [{}, {"mirror": True}, {"scales": [0.5, 1.0]}, {"mode": "slide", "window": (16, 16)}, {"pad_to": (50, 60)}],
 )
 def test_labels_are_the_most_probable_classes(
-    images: Tensor, options: dict[str, Any], size: tuple[int, int] | None
+    images: Images, options: dict[str, Any], size: tuple[int, int] | None
 ) -> None:
     config = InferenceConfig.model_validate(options)
     segmenter: Any = PerPixel(grid=8)
     probs = predict(segmenter, images, config, size)
-    labels = predict_labels(segmenter, images, config, size)
+    labels = live(segmenter, config).labels(images, size)
     assert labels.latent is not None
     for ids, maps in ((labels.semantic, probs.semantic), (labels.latent, probs.latent)):
         assert ids.dtype == torch.uint8
@@ -204,22 +217,22 @@ def test_labels_are_the_most_probable_classes(
 
 def test_of_equal_ones_the_first_is_the_largest() -> None:
     maps = torch.tensor([1.0, 2, 2, 0, 2]).view(1, 5, 1, 1).expand(2, 5, 33, 17)
-    assert bool((largest(maps) == 1).all())
+    assert bool((argmax(maps) == 1).all())
 
 
-def test_the_latent_branch_runs_only_if_asked_for(images: Tensor) -> None:
+def test_the_latent_branch_runs_only_if_asked_for(images: Images) -> None:
     segmenter: Any = PerPixel()
     segmenter.latent = None
     segmenter.forward = lambda images, latent: Output(images, images if latent else None)
     for mode in ("whole", "slide"):
-        config = InferenceConfig(mode=mode, window=(9, 9))
-        assert predict_probs(segmenter, images, config, latent=False).latent is None
-        assert predict_labels(segmenter, images, config, latent=False).latent is None
-        assert predict_labels(segmenter, images, config).latent is not None
+        model = live(segmenter, InferenceConfig(mode=mode, window=(9, 9)))
+        assert model.probs(images, latent=False).latent is None
+        assert model.labels(images, latent=False).latent is None
+        assert model.labels(images).latent is not None
 
 
-@pytest.mark.parametrize("function", [predict_probs, predict_labels])
-def test_the_number_format_of_the_forward(images: Tensor, function: Any) -> None:
+@pytest.mark.parametrize("answer", ["probs", "labels"])
+def test_the_precision_of_the_forward(images: Images, answer: str) -> None:
     formats = []
 
     class Noted(PerPixel):
@@ -229,6 +242,6 @@ def test_the_number_format_of_the_forward(images: Tensor, function: Any) -> None
             return output
 
     for precision in ("32-true", "bf16-mixed"):
-        result = function(Noted(), images, InferenceConfig(), precision=precision)
+        result = getattr(live(Noted(), InferenceConfig(), f"precision={precision}"), answer)(images)
         assert result.semantic.dtype in (torch.float32, torch.uint8)
     assert formats == [torch.float32, torch.bfloat16]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from latentseg.errors import UserError
-from latentseg.pictures import index_png, overlay, rgb_png, write_whole
+from latentseg.inference.pictures import index_png, overlay, rgb_png, write_whole
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (37, 53), (200, 3)])

@@ -11,44 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from live import files, photo, train_with
 from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
-from latentseg.prediction import Model, load, predict
-from latentseg.presets import load_config
-from latentseg.training.loop import train
-
-OPTIONS = [
-    "data.labeled=2",
-    "data.scenes.train=4",
-    "data.scenes.val=1",
-    "data.scenes.height=32",
-    "data.scenes.width=48",
-    "data.resize=0.5",
-    "augment.crop=[32,32]",
-    "method.num_latent=4",
-    "steps=1",
-    "batch_size=2",
-    "threads=1",
-    "device=cpu",
-]
-
-
-def train_with(folder: Path, *overrides: str) -> Path:
-    """A run of one step, with a head so large that its predictions vary."""
-    run = train(load_config("scenes", [*OPTIONS, *overrides]), folder)
-    last = run.checkpoints.last()
-    assert last is not None
-    tensors = run.checkpoints.read(last)
-    for name, value in tensors.items():
-        if name.endswith("head.classify.weight"):
-            value.copy_(100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
-    run.checkpoints.save(2, tensors)
-    return run.folder
+from latentseg.inference.model import Model
+from latentseg.inference.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +29,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run: Path) -> Model:
-    return load(run)
-
-
-def photo(height: int = 37, width: int = 53, seed: int = 0) -> NDArray[np.uint8]:
-    """Large coloured patches, so that neighbouring pixels belong together."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST))
+    return Model.open(run)
 
 
 def write(path: Path, pixels: NDArray[np.uint8] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photo() if pixels is None else pixels).save(path)
     return path
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_predict_one_image(model: Model, tmp_path: Path) -> None:
@@ -213,7 +174,7 @@ def test_broken_images_among_others(model: Model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_predictions_do_not_depend_on_the_batch(run: Path, tmp_path: Path, batch_size: int) -> None:
-    model = load(run, overrides=[f"inference.batch_size={batch_size}"])
+    model = Model.open(run, overrides=[f"inference.batch_size={batch_size}"])
     for i in range(6):
         write(tmp_path / "in" / f"{i}.png", photo(37 if i % 2 else 41, 53, seed=i))
     assert predict(model, [tmp_path / "in"], tmp_path / "out") == 6
@@ -252,36 +213,39 @@ def test_control_c_leaves_whole_pictures(run: Path, tmp_path: Path) -> None:
             picture.load()
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
-)
-def test_arrays_that_are_no_rgb_image(model: Model, array: NDArray[np.uint8]) -> None:
+def test_a_file_an_image_and_an_array_are_predicted_alike(model: Model, tmp_path: Path) -> None:
+    grey = photo()[..., 0]
+    deep = grey.astype(np.uint16) * 257
+    expected = model.predict(np.repeat(grey[..., None], 3, 2)).labels
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for image in (tmp_path / "deep.png", Image.open(tmp_path / "deep.png"), deep, grey):
+        assert np.array_equal(model.predict(image).labels, expected)
     with pytest.raises(UserError, match=r"expected \(H, W, 3\) RGB, uint8"):
-        model.predict(array)
+        model.predict(np.zeros((4, 4, 3), np.float32))
 
 
 def test_a_model_without_latent_branch(tmp_path: Path) -> None:
-    baseline = load(train_with(tmp_path / "run", "method.name=supervised"))
+    baseline = Model.open(train_with(tmp_path / "run", "method.name=supervised"))
     assert baseline.predict(photo()).latent is None
     predict(baseline, [write(tmp_path / "a.png")], tmp_path / "out")
     assert files(tmp_path / "out") == {"index/a.png", "overlay/a.png"}
 
 
 def test_last_and_best_are_different_checkpoints(run: Path, model: Model) -> None:
-    best = load(run, "best")
+    best = Model.open(run, "best")
     assert (model.step, best.step) == (2, 1)
     assert not np.array_equal(best.predict(photo()).labels, model.predict(photo()).labels)
     with pytest.raises(UserError, match="'first': choose last or best"):
-        load(run, "first")
+        Model.open(run, "first")
 
 
 def test_options_at_load_time(run: Path) -> None:
-    model = load(run, overrides=["inference.mode=slide", "inference.window=[16,16]", "device=cpu"])
+    model = Model.open(run, overrides=["inference.mode=slide", "inference.window=[16,16]", "device=cpu"])
     assert model.run.config.inference.mode == "slide"
     assert model.predict(photo()).labels.shape == (37, 53)
     for override in ("seed=3", "data.resize=1", "method.num_latent=3"):
         with pytest.raises(UserError, match="cannot be changed after training"):
-            load(run, overrides=[override])
+            Model.open(run, overrides=[override])
 
 
 def test_damaged_runs(run: Path, tmp_path: Path) -> None:
@@ -291,21 +255,21 @@ def test_damaged_runs(run: Path, tmp_path: Path) -> None:
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"step_00000002\.safetensors is truncated or altered"):
-        load(copy)
+        Model.open(copy)
     checkpoint.write_bytes(content)
 
     classes = json.loads((copy / "classes.json").read_text())
     (copy / "classes.json").write_text(json.dumps(classes[:5]))
     with pytest.raises(UserError, match=r"does not fit the segmenter of this configuration: .*size mismatch"):
-        load(copy)
+        Model.open(copy)
     for text in ("[", '[{"name": "road"}]', '[{"name": "road", "color": [1, 2]}]', "3"):
         (copy / "classes.json").write_text(text)
         with pytest.raises(UserError, match=r"classes\.json cannot be read .*: the run folder is incomplete"):
-            load(copy)
+            Model.open(copy)
     (copy / "classes.json").write_text(json.dumps(classes))
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(UserError, match="has no last checkpoint yet: train it with --resume"):
-        load(copy)
+        Model.open(copy)
     (copy / "config.yaml").unlink()
     with pytest.raises(UserError, match="is not a run folder"):
-        load(copy)
+        Model.open(copy)
