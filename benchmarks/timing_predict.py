@@ -1,7 +1,4 @@
-"""Probes of the timer: how near prediction and evaluation come to the bare network, and whether memory stays flat.
-
-The models are trained for one step on made data, so that they are opened as any run is.
-"""
+"""Probes of the timer: how near prediction and evaluation come to the bare network, and whether memory stays flat."""
 
 import argparse
 import resource
