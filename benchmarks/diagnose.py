@@ -28,7 +28,7 @@ from latentseg.methods import Networks
 from latentseg.methods.latent import Latent
 from latentseg.metrics import confusion_matrix, scores
 from latentseg.models.segmenter import Segmenter
-from latentseg.optim import decay
+from latentseg.training.optim import decay
 from latentseg.parallel import make_fabric
 from latentseg.presets import load_config
 from latentseg.training import build_state, set_up, training_step

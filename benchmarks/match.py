@@ -6,7 +6,7 @@
 
 The cells are those of the shipped sweeps `match_camvid` and `match_animals` (1/16 and 1/64 of the labels). They were
 tuned on other draws of the labelled images (seeds 10 to 12; animals on held-out training images) and are reported on
-seeds 0 to 4 (docs/results.md says where reported seeds had a part in it).
+seeds 0 to 4 (docs/notebook/latent_match.md says where reported seeds had a part in it).
 Figures of a cell go to benchmarks/match_SET.json as it ends; cells that are there are skipped. At the
 end it prints the table, and ours against each other row by seed. `--trained` has three rows with the encoder trained
 along, on images in memory and new views each epoch. `--long` has the rows with three times the steps, in

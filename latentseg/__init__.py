@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latentseg.report.page import write_report
     from latentseg.sweeps.files import read_sweep
     from latentseg.sweeps.run import run_sweep
-    from latentseg.training import train
+    from latentseg.training.loop import train
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "predict": "prediction",
     "read_sweep": "sweeps.files",
     "run_sweep": "sweeps.run",
-    "train": "training",
+    "train": "training.loop",
     "write_report": "report.page",
 }
 __all__ = [

@@ -13,14 +13,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from latentseg.caching import cached_features
 from latentseg.config import Config
-from latentseg.data.batches import batches
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.parallel import choose_device, choose_precision, make_fabric
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
-from latentseg.training import build_state, set_up, training_step
+from latentseg.training.trainer import Trainer
 
 CLOSE = 0.99
 """Least cosine between the gradients of a choice and those of float32 for which the choice counts as exact enough."""
@@ -105,27 +103,20 @@ class _Steps:
     """Steps of a run on one batch."""
 
     def __init__(self, config: Config, dataset: Dataset, split: Split) -> None:
-        torch.manual_seed(config.seed)
-        self.state = build_state(config, dataset.classes, split)
-        self.fabric = make_fabric(config)
-        self.nets, self.optimizers = set_up(self.fabric, self.state)
-        reads, stores = self.state.method.uses_unlabeled, None
-        if config.cache == "features":
-            stores = cached_features(config, self.state.segmenter, dataset, split, reads)
-        late = min(math.ceil(config.steps * config.method.consistency_start), config.steps - 1)
-        self.step, batch = next(batches(dataset, split, config, self.state.segmenter.mean, late, reads, stores))
-        self.batch = batch.to(self.fabric.device)
+        self.trainer = Trainer.open(config, dataset, split)
+        self.trainer.seek(min(math.ceil(config.steps * config.method.consistency_start), config.steps - 1))
+        self.step, self.batch = self.trainer.read()
 
     def take(self) -> None:
         """Take the step, and wait for the device."""
-        values = training_step(self.fabric, self.state.method, self.nets, self.optimizers, self.batch, self.step)
+        values = self.trainer.learn(self.step, self.batch)
         [float(value) for value in values.values()]
-        if self.fabric.device.type == "cuda":
-            torch.cuda.synchronize(self.fabric.device)
+        if self.trainer.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.fabric.device)
 
     def gradient(self) -> Tensor:
-        """Of all parameters of the segmenter, in a row."""
-        found = (parameter.grad for parameter in self.state.segmenter.parameters())
+        """Of all parameters of the segmenter, in a row, float64, shape (parameters,)."""
+        found = (parameter.grad for parameter in self.trainer.state.segmenter.parameters())
         return torch.cat([gradient.flatten() for gradient in found if gradient is not None]).cpu().double()
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from latentseg.config import Config
+from latentseg.config import Config, Mark, marked
 from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
@@ -21,6 +21,7 @@ from latentseg.data.transforms import view_image
 from latentseg.errors import UserError
 from latentseg.locks import hold
 from latentseg.models.segmenter import Segmenter
+from latentseg.presets import flat
 from latentseg.progress import track
 
 VERSION = 1
@@ -52,16 +53,14 @@ def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, spli
     return Stores(stores[0], stores[-1])
 
 
-def stored_features(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> Stores | None:
-    """What `cached_features` would give if it had nothing to compute, else None. Nothing is written."""
-    stores = []
+def features_are_cached(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> bool:
+    """Whether `cached_features` has nothing to compute. Nothing is written."""
     for views, items in _needs(config, split, unlabeled):
         folder = cache_root(config) / _key(config, segmenter, _images(split), views)
         store = FeatureStore(folder) if (folder / "index.json").exists() else None
         if store is None or not all(store.holds(item.id) for item in items):
-            return None
-        stores.append(store)
-    return Stores(stores[0], stores[-1])
+            return False
+    return True
 
 
 def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, list[Item]]]:
@@ -158,14 +157,13 @@ def _key(config: Config, segmenter: Segmenter, images: list[Item], views: int) -
     for name, value in segmenter.state_dict().items():
         if name.startswith(("encoder.", "pixel_")):
             digest.update(name.encode() + np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
-    scenes = config.data.scenes.model_dump() if config.data.kind == "scenes" else None
+    depends = tuple(marked(Mark.FEATURES))
+    every = flat(config.model_dump(mode="json"))
+    options = {key: value for key, value in every.items() if key in depends or key.startswith("data.scenes.")}
     content: dict[str, Any] = {
         "version": VERSION,
-        "encoder": config.model.encoder,
-        "augment": config.augment.model_dump(exclude={"views", "labeled_views"}),
         "views": views,
-        "resize": config.data.resize,
-        "scenes": scenes,
+        "options": options,
         "images": [_mark(item) for item in images],
     }
     digest.update(json.dumps(content).encode())

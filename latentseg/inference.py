@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from latentseg.checkpoints import load_module
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
-from latentseg.methods import second_branch
+from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
 from latentseg.parallel import Precision, choose_device
 from latentseg.runs import Run
@@ -59,7 +59,7 @@ def load_segmenter(run: Run, checkpoint: str = "last") -> tuple[Segmenter, int]:
     if entry is None:
         raise UserError(f"{run.folder} has no {checkpoint} checkpoint yet: train it with --resume")
     num_classes = len(run.classes)
-    branch = second_branch(run.config, num_classes)
+    branch = METHODS[run.config.method.name].second_channels(run.config.method, num_classes)
     segmenter = build_segmenter(run.config.model, num_classes, branch, pretrained=False)
     load_module("segmenter", segmenter, run.checkpoints.read(entry))
     return segmenter.to(choose_device(run.config.device)).eval(), entry.step

@@ -13,7 +13,7 @@ from latentseg.evaluation import Evaluation, evaluate
 from latentseg.prediction import load
 from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
-from latentseg.training import train
+from latentseg.training.loop import train
 
 METHODS = ("supervised", "latent")
 PICTURES = 4

@@ -27,19 +27,15 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from latentseg.checkpoints import Checkpoints, write_atomically
-from latentseg.config import Config
+from latentseg.config import Config, Mark, marked
 from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
 from latentseg.errors import UserError
+from latentseg.parallel import choose_device, choose_precision
 from latentseg.presets import differences, dump_config, load_config
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
-RUNTIME = (
-    "device", "devices", "num_nodes", "workers", "checkpoint_every", "log_every", "data.check", "cache_folder",
-    "compile", "model.channels_last",
-)  # fmt: skip
-"""Options that may differ when a run is resumed: they do not change its result, or its last bits only (devices)."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +76,40 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
     if used:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder} holds no run (no config.yaml): take another folder with --run")
-        changed = [
-            line
-            for line in differences(_as_trained(config), _as_trained(load_config(folder / "config.yaml")))
-            if line.split(":")[0] not in RUNTIME
-        ]
-        if changed:
-            raise UserError(
-                f"{folder} holds a run with another configuration ({'; '.join(changed)}): "
-                f"resume it with its own config.yaml, or take another folder with --run"
-            )
+        _check_same(folder, config)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot create {folder}: {existing} is not a folder that you may write to")
+
+
+def _check_same(folder: Path, config: Config) -> None:
+    """Refuse to go on with other options than the run began with, but for those that change no result."""
+    began = load_config(folder / "config.yaml", of_run=True)
+    found = differences(_as_trained(config), _as_trained(began))
+    changed = [line for line in found if line.split(":")[0] not in marked(Mark.RUNTIME)]
+    if changed == [f"steps: {config.steps} here, {began.steps} there"]:
+        raise UserError(
+            f"{folder} was started for {began.steps} steps, and its learning rates have been falling to 0 since: a run "
+            f"cannot be made longer. Start a new one from its weights: latentseg train {folder / 'config.yaml'} "
+            f"steps={config.steps} model.weights={folder} model.weights_kind=latentseg --run NEW_FOLDER"
+        )
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with another configuration ({'; '.join(changed)}): "
+            f"resume it with its own config.yaml, or take another folder with --run"
+        )
+
+
+def recorded_precision(folder: Path, config: Config) -> Config:
+    """The configuration of a run that goes on: where it says precision=auto, with the precision that it began with.
+
+    Another device must not change it in silence. A run folder that does not tell leaves the choice to the device.
+    """
+    try:
+        began = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError):
+        return config
+    return config.model_copy(update={"precision": began}) if config.precision == "auto" else config
 
 
 def _as_trained(config: Config) -> Config:
@@ -127,7 +144,7 @@ def create_run(folder: Path, config: Config, dataset: Dataset, split: Split) -> 
         write_atomically(folder / "config.yaml", dump_config(config).encode())
         write_atomically(folder / "classes.json", json.dumps(classes, indent=1).encode())
         write_split(split, folder / "split")
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=1).encode())
+        write_atomically(folder / "environment.json", json.dumps(environment(config), indent=1).encode())
         return run
     again = free_path(folder / "split-now")
     write_split(split, again)
@@ -160,7 +177,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
         key = override.partition("=")[0]
         if key.strip() not in allowed and not key.startswith("inference."):
             raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
-    config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides])
+    config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
     try:
         entries = json.loads((folder / "classes.json").read_text())
         names = tuple(str(entry["name"]) for entry in entries)
@@ -170,14 +187,15 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     return Run(folder, config, names, palette)
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the run folder."""
+def environment(config: Config) -> dict[str, Any]:
+    """Versions, machine and the precision on its device, for the run folder."""
     packages = ("latentseg", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "precision": choose_precision(config, choose_device(config.device)),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: metadata.version(name) for name in packages},
     }

@@ -19,13 +19,13 @@ from torch import Tensor, distributed
 
 from latentseg.config import Config
 from latentseg.data.batches import Batch
+from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split
 from latentseg.methods import latent
 from latentseg.methods.adversarial import Adversary
-from latentseg.optim import decay
 from latentseg.parallel import connected, from_first, make_fabric, rank, whole, world
 from latentseg.presets import load_config
-from latentseg.training import build_state, set_up, training_step
+from latentseg.training.trainer import Trainer, build_state
 
 STEPS, CLASSES, SIZE, IMAGES = 10, 5, 32, 4
 OPTIONS = [
@@ -76,12 +76,13 @@ def steps(fabric: Fabric, config: Config, variant: str) -> dict[str, Tensor]:
     """All tensors after the steps: networks, method and both optimisers."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    state = build_state(config, [str(number) for number in range(CLASSES)], Split([], []))
-    nets, optimizers = set_up(fabric, state)
+    split = Split([], [])
+    state = build_state(config, [str(number) for number in range(CLASSES)], split)
+    trainer = Trainer(config, fabric, open_dataset(config.data), split, state)
+    trainer.place()
     with fault(variant):
         for step in range(STEPS):
-            decay(optimizers, step / STEPS, config.optim.power)
-            training_step(fabric, state.method, nets, optimizers, batch_at(step), step)
+            trainer.learn(step, batch_at(step))
     return {name: value.detach().clone().contiguous() for name, value in state.tensors().items()}
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from latentseg.benchmark import Choice, Timing, choices, report, time_choices
 from latentseg.cli import app
 from latentseg.presets import load_config
-from latentseg.training import train
+from latentseg.training.loop import train
 
 TINY = [
     "steps=2", "batch_size=2", "threads=1", "device=cpu", "model.weights_kind=none", "model.head_channels=16",

@@ -20,7 +20,7 @@ from latentseg.features import Features
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config
 from latentseg.runs import open_run
-from latentseg.training import train
+from latentseg.training.loop import train
 
 TINY = [
     "data.scenes.train=6",

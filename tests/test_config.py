@@ -11,6 +11,7 @@ from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
 from latentseg.data.images import VOC_CLASSES
 from latentseg.errors import UserError
 from latentseg.methods.given_classes import group_ids
+from latentseg.methods.table import METHODS
 from latentseg.presets import (
     check_config,
     describe_options,
@@ -170,7 +171,7 @@ def test_match_presets_have_unimatchs_values(name: str, images: int, epochs: int
     assert {key: option(config, key) for key in expected} == expected
     unlabeled = images - images // 8
     assert config.steps == epochs * (unlabeled // config.batch_size)
-    assert not config.method.adversarial
+    assert not METHODS[config.method.name].has_discriminator(config.method)
     for peer in ("unimatch", "fixmatch", "mean_teacher", "cps", "supervised"):
         assert load_config(name, [f"method.name={peer}"]).method.name == peer
 
@@ -278,7 +279,7 @@ def test_a_class_map_entry_joins_those_of_the_preset() -> None:
         ("inference.scales=[]", r"inference\.scales: .*at least 1"),
         ("inference.overlap=1", r"inference\.overlap: .*less than 1"),
         ("device=gpu", r"device: .*'auto', 'cpu', 'cuda' or 'mps' \(value 'gpu'\)"),
-        ("method.name=magic", r"method\.name: .*'supervised', 'latent', 'advsemiseg'"),
+        ("method.name=magic", r"method\.name: there is no such method; choose one of supervised, latent, advsemiseg"),
         ("method.num_latent=1", r"method\.num_latent: .*greater than or equal to 2"),
         ("method.ema_alpha=2", r"method\.ema_alpha"),
         ("data.labeled=0", r'data\.labeled: must be a fraction .*, a number \(12\), "all", or a list file \(value 0\)'),

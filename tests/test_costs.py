@@ -14,7 +14,7 @@ from latentseg.cli import app
 from latentseg.costs import Costs, dry_run, measure_costs
 from latentseg.errors import UserError
 from latentseg.presets import load_config
-from latentseg.training import train
+from latentseg.training.loop import train
 
 TINY = [
     "steps=40", "batch_size=2", "threads=1", "device=cpu", "model.weights_kind=none", "model.head_channels=16",

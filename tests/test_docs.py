@@ -1,20 +1,30 @@
-"""The documents name only what exists: files, functions, options, presets, verbs and make targets."""
+"""The documents name only what exists: files, headings, functions, options, presets, verbs and make targets."""
 
 import pkgutil
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer.main
 
 from latentseg.cli import app
+from latentseg.config import MethodName
 from latentseg.errors import UserError
 from latentseg.presets import load_config, option_names, preset_names
 from latentseg.sweeps.files import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("docs/paper.md", "docs/methods.md", "docs/scaling.md", "CONTRIBUTING.md", "CHANGELOG.md")
+"""Every name in code type in these is checked."""
+PLACES = ("*.md", "docs/**/*.md", "benchmarks/*.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))
+WIDE = ("README.md", "CHANGELOG.md")
+"""Pages whose lines may still be long."""
+LONGEST_LINE = 119
+METHODS = get_args(MethodName)
+"""An option that one method alone reads may be refused beside others."""
 NOT_FIRST = ("make", "latentseg", ".venv/bin/latentseg")
 
 
@@ -41,6 +51,24 @@ def resolves(dotted: str) -> bool:
     except (ImportError, AttributeError, ValueError):
         return False
     return True
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Links to files that do not exist, and to headings that their page does not have."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" in link or (target.exists() and (not heading or heading in anchors(target))):
+            continue
+        broken.append(link)
+    return broken
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def accepted(source: str, overrides: list[str]) -> bool:
@@ -77,7 +105,7 @@ def exists(token: str) -> bool:
     if words[0] in NOT_FIRST and len(words) > 1:
         return command_exists(token)
     if all("=" in word for word in words):
-        return accepted("voc", words)
+        return accepted("voc", words) or any(accepted("voc", [f"method.name={name}", *words]) for name in METHODS)
     if "/" in token or (ROOT / token).exists():
         return any(ROOT.glob(token.rstrip("/")))
     if token in sweep_names():
@@ -98,11 +126,33 @@ def test_commands_in_code_blocks_are_accepted(document: str) -> None:
     assert [line for line in ours if not command_exists(line)] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_to_files(document: str) -> None:
-    text, _ = split_document(document)
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    assert broken_links(ROOT / page, split_document(page)[0]) == []
+
+
+@pytest.mark.parametrize("link", ["no_such.md", "methods.md#no-such-heading", "#no-such-heading"])
+def test_a_broken_link_is_found(link: str) -> None:
+    good = "[a](results.md) [b](notebook/latent_match.md#the-parts-of-latent_match) [c](#notebook) [d](https://a.org/b)"
+    assert broken_links(ROOT / "docs/results.md", f"{good} [e]({link})") == [link]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_and_figures_named_in_a_page_exist(page: str) -> None:
+    named = re.findall(r"benchmarks/\w+\.(?:py|yaml|json|png)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_pages_named_in_the_code_exist() -> None:
+    sources = [path for folder in ("latentseg", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r"docs/[\w/]+\.md", path.read_text(encoding="utf-8"))}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WIDE])
+def test_lines_are_short_outside_of_tables(page: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > LONGEST_LINE and not line.startswith("|")] == []
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from latentseg.models.segmenter import LightHead
 from latentseg.prediction import load
 from latentseg.presets import load_config
 from latentseg.runs import open_run
-from latentseg.training import train
+from latentseg.training.loop import train
 
 NAMES = ["ground", "thing", "sky", "never"]
 SIZES = [(33, 47), (40, 24), (31, 32)]

@@ -3,17 +3,17 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import SIZE, C, L, Pixelwise, batch, networks, run, tensors
+from toy import SIZE, C, L, Pixelwise, batch, built, networks, run, tensors
 
-from latentseg.config import MethodConfig
 from latentseg.data.batches import Batch
-from latentseg.methods import Networks
+from latentseg.methods.base import Networks
 from latentseg.methods.latent import Latent, effective
-from latentseg.methods.supervised import Supervised
 
 
 def latent(alpha: float = 0.25, start: int = 0, **weights: float) -> Latent:
-    return Latent(MethodConfig(num_latent=L, **weights), C, alpha, start).double()  # type: ignore[arg-type]
+    method = built(alpha, start, **weights)
+    assert isinstance(method, Latent)
+    return method
 
 
 def twin(nets: Networks, alpha: float, before: Tensor) -> tuple[dict[str, float], Tensor]:
@@ -179,6 +179,6 @@ def test_effective_latent_classes() -> None:
 def test_supervised_is_the_cross_entropy_alone() -> None:
     nets = networks(adversarial=False)
     labeled_only = latent(lambda_latent=0, lambda_cons=0, lambda_lbl_adv=0, lambda_ulbl_adv=0)
-    supervised, ours = run(Supervised(), nets), run(labeled_only, nets)
+    supervised, ours = run(built(name="supervised"), nets), run(labeled_only, nets)
     assert list(supervised) == list(ours) == ["ce"]
     assert supervised == ours

@@ -22,11 +22,11 @@ from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.locks import hold
 from latentseg.losses import IGNORE_INDEX, cross_entropy
-from latentseg.optim import decay
 from latentseg.parallel import average, choose_precision, from_first, make_fabric, share, whole
 from latentseg.presets import load_config
 from latentseg.runs import LOCK, finite_or_none, open_run, read_metrics
-from latentseg.training import train
+from latentseg.training.loop import train
+from latentseg.training.optim import decay
 
 WORKER = Path(processes.__file__)
 FAULTS = ["local P_b", "detached P_b", "discriminator unfrozen"]

@@ -6,31 +6,28 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from toy import PIXELS, C, batch, networks, run, segmenter_of, tensors
+from toy import PIXELS, C, batch, built, networks, run, segmenter_of, tensors
 
-from latentseg.config import Config, MethodConfig
+from latentseg.config import Config
 from latentseg.errors import UserError
-from latentseg.methods import Method, Networks, build_method, second_branch
-from latentseg.methods.advsemiseg import AdvSemiSeg
+from latentseg.methods.base import Method, Networks, build_method
 from latentseg.methods.given_classes import GivenClasses, group_ids
-from latentseg.methods.latent import Latent
-from latentseg.methods.symmetric import Symmetric
+from latentseg.methods.table import METHODS
 
 GROUPS = [0, 1, 1, 0]
 TRUST = 0.593  # most of the toy's unlabelled pixels are above, some below
 
 
 def advsemiseg(start: int = 0, **options: float) -> Method:
-    return AdvSemiSeg(MethodConfig(name="advsemiseg", trust=TRUST, **options), start).double()  # type: ignore[arg-type]
+    return built(start=start, name="advsemiseg", trust=TRUST, **options)
 
 
 def given(start: int = 0, **options: float) -> Method:
-    config = MethodConfig(name="given_classes", groups="identity", **options)  # type: ignore[arg-type]
-    return GivenClasses(config, GROUPS, 0.25, start).double()
+    return built(start=start, name="given_classes", groups={"x": ["a", "d"], "y": ["b", "c"]}, **options)
 
 
 def symmetric(start: int = 0, **options: float) -> Method:
-    return Symmetric(MethodConfig(name="symmetric", **options), start).double()  # type: ignore[arg-type]
+    return built(start=start, name="symmetric", **options)
 
 
 BUILD: dict[str, tuple[Callable[..., Method], int]] = {
@@ -235,8 +232,7 @@ def test_the_discriminator_takes_its_truth_from_another_batch_if_there_is_one() 
 )
 def test_consistency_teaches_the_branch_that_the_option_names(gradient: str, semantic: bool, latent: bool) -> None:
     options = {"lambda_latent": 0.0, "lambda_lbl_adv": 0.0, "lambda_ulbl_adv": 0.0, "consistency_gradient": gradient}
-    config = MethodConfig(num_latent=3, **options)  # type: ignore[arg-type]
-    method, nets = Latent(config, C, 0.25, 0).double(), networks(adversarial=False)
+    method, nets = built(**options), networks(adversarial=False)
     parts = method(nets, batch(), 0)
     next(parts)
     next(parts).terms["cons"].value.backward()
@@ -277,4 +273,4 @@ def test_groups_that_do_not_fit_are_refused(groups: dict[str, list[str]], messag
 def test_each_name_builds_its_method_and_its_second_branch(method: dict[str, object], kind: str, channels: int) -> None:
     config = Config.model_validate({"method": method})
     assert type(build_method(config, ["a", "b", "c"], 2, 4)).__name__ == kind
-    assert second_branch(config, 3) == channels
+    assert METHODS[config.method.name].second_channels(config.method, 3) == channels

@@ -20,7 +20,7 @@ from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
 from latentseg.prediction import Model, load, predict
 from latentseg.presets import load_config
-from latentseg.training import train
+from latentseg.training.loop import train
 
 OPTIONS = [
     "data.labeled=2",

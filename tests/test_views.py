@@ -10,9 +10,18 @@ from toy import batch
 
 from latentseg.config import StrongConfig
 from latentseg.features import Features
-from latentseg.methods.pseudo import Lesson, PseudoLabels, describe
-from latentseg.methods.teacher import follow
-from latentseg.methods.views import CutMix, drop_channels, generator, on_grid, perturb, strong_views
+from latentseg.methods.weak_to_strong import (
+    CutMix,
+    PseudoLabels,
+    PseudoLabelStats,
+    describe,
+    drop_channels,
+    ema_update,
+    generator,
+    on_grid,
+    perturb,
+    strong_views,
+)
 
 N, GRID = 3, (9, 7)
 
@@ -247,7 +256,7 @@ def test_without_an_accepted_pixel_the_loss_is_a_differentiable_zero(valid: bool
     assert not bool(logits.grad.any())
 
 
-def shares(lesson: Lesson, truth: Tensor) -> dict[str, float]:
+def shares(lesson: PseudoLabelStats, truth: Tensor) -> dict[str, float]:
     """The figures in plain loops."""
     given, strong, found = lesson.given, lesson.strong, {}
     names = ("confidence", "accepted", "agreement", "accepted_accuracy", "rejected_accuracy")
@@ -268,9 +277,9 @@ def shares(lesson: Lesson, truth: Tensor) -> dict[str, float]:
     return found
 
 
-def lesson(threshold: float = 0.6) -> Lesson:
+def lesson(threshold: float = 0.6) -> PseudoLabelStats:
     given = taught(1, threshold)
-    return Lesson(given, given.mixed(cutmix(5)), torch.randn(N, 4, *GRID, generator=seeded(9)))
+    return PseudoLabelStats(given, given.mixed(cutmix(5)), torch.randn(N, 4, *GRID, generator=seeded(9)))
 
 
 def truth_of() -> Tensor:
@@ -298,7 +307,7 @@ def test_an_accuracy_of_no_pixel_is_left_out(threshold: float, absent: str) -> N
 def test_without_truth_or_image_no_figure_is_made_up() -> None:
     assert set(describe(lesson(), torch.full((N, *GRID), 255))) == {"confidence", "accepted", "agreement"}
     nothing = PseudoLabels.of(probs(1), 0.6, torch.zeros(N, *GRID, dtype=torch.bool))
-    assert describe(Lesson(nothing, nothing, lesson().student), truth_of()) == {}
+    assert describe(PseudoLabelStats(nothing, nothing, lesson().student), truth_of()) == {}
 
 
 def test_the_truth_is_read_at_the_centres_of_a_coarser_grid() -> None:
@@ -327,7 +336,7 @@ def test_the_teacher_follows_by_the_formula_with_its_cap() -> None:
     expected = {name: value.clone() for name, value in teacher.state_dict().items()}
     for step, decay in enumerate((0.0, 0.5, 0.6)):
         learn(student, step + 1)
-        follow(teacher, student, 0.6, step)
+        ema_update(teacher, student, 0.6, step)
         now = student.state_dict()
         for name, mine in teacher.state_dict().items():
             if name.endswith("num_batches_tracked"):
@@ -343,7 +352,7 @@ def test_the_first_step_copies_and_decay_0_is_the_student_itself() -> None:
     for decay, step in ((0.99, 0), (0.0, 7)):
         teacher, student = network(1), network(2)
         learn(student, 1)
-        follow(teacher, student, decay, step)
+        ema_update(teacher, student, decay, step)
         assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(teacher.buffers(), student.buffers(), strict=True))
 
@@ -352,14 +361,14 @@ def test_what_never_learns_is_left_alone() -> None:
     teacher, student = network(1), network(2)
     before, student_now = copy.deepcopy(teacher.state_dict()), student.state_dict()
     student[0].requires_grad_(False)
-    follow(teacher, student, 0.9, 0)
+    ema_update(teacher, student, 0.9, 0)
     for name, mine in teacher.state_dict().items():
         assert torch.equal(mine, (before if name.startswith("0.") else student_now)[name])
 
 
 def test_following_leaves_no_graph_and_the_teacher_in_eval_mode() -> None:
     teacher, student = network(1), network(2)
-    follow(teacher, student, 0.9, 1)
+    ema_update(teacher, student, 0.9, 1)
     assert not any(module.training for module in teacher.modules())
     assert all(module.training for module in student.modules())
     assert all(parameter.is_leaf and parameter.grad_fn is None for parameter in teacher.parameters())

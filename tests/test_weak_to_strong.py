@@ -39,14 +39,14 @@ from twins import (
 from latentseg.config import Config
 from latentseg.data.batches import Batch
 from latentseg.losses import squared_difference
-from latentseg.methods import Method, Networks, build_method, second_branch
+from latentseg.methods.base import Method, Networks, build_method
 from latentseg.methods.cps import CrossPseudoSupervision
 from latentseg.methods.fixmatch import FixMatch
 from latentseg.methods.latent_match import LatentMatch
 from latentseg.methods.mean_teacher import MeanTeacher
-from latentseg.methods.pseudo import PseudoLabels, describe
+from latentseg.methods.table import METHODS
 from latentseg.methods.unimatch import UniMatch
-from latentseg.methods.views import CutMix
+from latentseg.methods.weak_to_strong import CutMix, PseudoLabels, describe
 from latentseg.models.segmenter import Output
 
 
@@ -208,9 +208,12 @@ def test_what_teaches_has_no_graph_and_no_step_runs_a_network_in_vain(
     assert all(pulled(said[network][number].semantic) for network, number in learning)
     if "teacher" in nets:
         assert all(parameter.grad is None for parameter in nets["teacher"].parameters())
-    assert method.lesson is not None
-    parts = [method.lesson.given, method.lesson.strong]
-    held = [getattr(part, field.name) for part in parts for field in fields(PseudoLabels)] + [method.lesson.student]
+    assert method.pseudo_label_stats is not None
+    stats = method.pseudo_label_stats
+    parts = [stats.given, stats.strong]
+    held = [getattr(part, field.name) for part in parts for field in fields(PseudoLabels)] + [
+        method.pseudo_label_stats.student
+    ]
     assert not any(tensor.requires_grad for tensor in held)
 
 
@@ -311,7 +314,7 @@ def test_all_labels_leave_the_labelled_part_alone(name: str) -> None:
     expected = {"ce", "ce_2", "latent", "adv", "real"} & whole.keys()
     assert values.keys() == expected | ({"fake"} if adversarial else set())
     assert {key: values[key] for key in expected} == {key: whole[key] for key in expected}
-    assert method.lesson is None
+    assert method.pseudo_label_stats is None
 
 
 @pytest.mark.parametrize("grid", ["pixels", "heads"])
@@ -365,8 +368,8 @@ def test_the_lesson_tells_what_was_taught(name: str) -> None:
     labels, rejected = sorted_out(twin.says(teacher, twin.weak).semantic, twin.valid, 0.0 if name == "cps" else TAU)
     places = valid.nonzero().tolist()
     agree = [int(learns[n, :, y, x].argmax()) == int(says.semantic[n, :, y, x].argmax()) for n, y, x in places]
-    assert method.lesson is not None
-    figures = describe(method.lesson, None)
+    assert method.pseudo_label_stats is not None
+    figures = describe(method.pseudo_label_stats, None)
     assert figures["accepted"] == pytest.approx(len(labels) / (len(labels) + len(rejected)))
     assert figures["agreement"] == pytest.approx(sum(agree) / len(agree))
 
@@ -413,7 +416,7 @@ def test_each_name_builds_its_method_and_its_second_branch(name: str, kind: type
     assert method.uses_unlabeled
     assert isinstance(method, MeanTeacher | FixMatch | UniMatch | CrossPseudoSupervision | LatentMatch)
     assert (method.config, method.strong) == (config.method, config.strong)
-    assert second_branch(config, 3) == channels
+    assert METHODS[config.method.name].second_channels(config.method, 3) == channels
     if isinstance(method, LatentMatch):
         assert (method.alpha, method.start) == (2 / 8, ceil(0.25 * 30))
         assert method.cooccurrence.shape == (3, 7)

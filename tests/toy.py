@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
-from latentseg.methods import Losses, Method, Networks
+from latentseg.methods.base import Losses, Method, Networks, Setup, build
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Output, Perturb
 
 C, L, SIZE = 4, 3, 32
+CLASSES = ("a", "b", "c", "d")
 PIXELS = [(n, y, x) for n in range(2) for y in range(SIZE) for x in range(SIZE)]
 
 
@@ -75,6 +77,19 @@ def batch(number: int = 2) -> Batch:
         ),
         seed=5,
     )
+
+
+def built(alpha: float = 0.25, start: int = 0, strong: StrongConfig | None = None, **options: object) -> Method:
+    """A method of the toy's C classes, in float64.
+
+    Args:
+        alpha: Rate of M.
+        start: First step with the term that joins late.
+        strong: The strong views.
+        options: Of `MethodConfig`; `groups` stand for a map of the toy's classes.
+    """
+    config = MethodConfig.model_validate({"num_latent": L} | options)
+    return build(Setup(config, strong or StrongConfig(), CLASSES, alpha, start)).double()
 
 
 def run(

@@ -1,24 +1,19 @@
 """The weak-to-strong methods in plain loops over pixels, with CutMix box by box: what the tests compare with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import log
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from toy import SIZE, C, L, batch, networks, tensors
+from toy import SIZE, C, L, batch, built, networks, tensors
 
-from latentseg.config import MethodConfig, StrongConfig
+from latentseg.config import StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.features import Features
-from latentseg.methods import Method, Networks
-from latentseg.methods.cps import CrossPseudoSupervision
-from latentseg.methods.fixmatch import FixMatch
-from latentseg.methods.latent_match import LatentMatch
-from latentseg.methods.mean_teacher import MeanTeacher
-from latentseg.methods.unimatch import UniMatch
-from latentseg.methods.views import CutMix
+from latentseg.methods.base import Method, Networks
+from latentseg.methods.weak_to_strong import CutMix
 from latentseg.models.segmenter import Output
 
 N = 3  # unlabelled images: with two, the image before is the one behind
@@ -36,16 +31,8 @@ CONTROL: Options = {"latent_target": "semantic", "latent_on": "all", "sharpen": 
 
 def build(name: str, options: Options = EMPTY, start: int = 0) -> Method:
     given = {"name": name, "num_latent": L, "threshold": TAU, "teacher_decay": 0.4, **options}
-    config = MethodConfig.model_validate(given)
     strong = StrongConfig(cutmix=CUTMIX, feature_dropout=DROPPED)
-    methods: dict[str, Callable[[], Method]] = {
-        "mean_teacher": lambda: MeanTeacher(config, strong),
-        "fixmatch": lambda: FixMatch(config, strong),
-        "unimatch": lambda: UniMatch(config, strong),
-        "cps": lambda: CrossPseudoSupervision(config, strong),
-        "latent_match": lambda: LatentMatch(config, strong, C, ALPHA, start),
-    }
-    return methods[name]().double()
+    return built(ALPHA, start, strong, **given)
 
 
 def nets_of(name: str, adversarial: bool = False) -> Networks:

@@ -29,10 +29,11 @@ from latentseg.data.transforms import (
     view_valid,
 )
 from latentseg.features import Features
+from latentseg.methods.table import METHODS
 
 LABELED, UNLABELED, REAL = 0, 1, 2  # streams
 ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image;
-STRONG, STEP = 3, 4  # a strong view of it, or what is random within a step
+STRONG, STEP, GLOBAL = 3, 4, 5  # a strong view of it, what a method draws in a step, what the networks draw in it
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Batch:
         unlabeled: Unlabelled images, as `images`; None if the run uses none.
         unlabeled_valid: Where they show image and not padding, bool, shape (N, H, W).
         real: Class ids of other labelled images, as `targets`, for the discriminator; None: it takes `targets`.
-        strong: Strong views of `unlabeled`, pixel for pixel, each as `images`; as many as `method.strong_views`, none
+        strong: Strong views of `unlabeled`, pixel for pixel, each as `images`; as many as the method wants, none
             where `unlabeled` is Features.
         seed: Of what is random within the step, a function of the run's seed and the step.
     """
@@ -153,6 +154,11 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
     return int(np.random.default_rng([STEP, seed, step, *[rank] * (rank > 0)]).integers(2**63))
 
 
+def global_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of PyTorch's global random numbers in a step (dropout, stochastic depth), on one process, 63 bits."""
+    return int(np.random.default_rng([GLOBAL, seed, step, rank]).integers(2**63))
+
+
 def fixed_view(item: Item, number: int, height: int, width: int, augment: AugmentConfig) -> View:
     """View `number` of an image of this size under `augment.views`: it depends on nothing else than its id."""
     rng = np.random.default_rng([FIXED_VIEW, zlib.crc32(item.id.encode()), number])
@@ -202,7 +208,7 @@ class StepDataset(TorchDataset[Batch]):
         part: Part = WHOLE,
     ) -> None:
         self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
-        self.part = part
+        self.part, self.row = part, METHODS[config.method.name]
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self.notes = batch_notes(split, config.batch_size, self.uses_unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
@@ -214,7 +220,8 @@ class StepDataset(TorchDataset[Batch]):
         seed = step_seed(self.config.seed, step, self.part.rank)
         labeled = self._stream(LABELED, self.split.labeled, step)
         real = None
-        if self.config.method.adversarial and self.config.discriminator.real_maps == "loader":
+        adversarial = self.row.has_discriminator(self.config.method)
+        if adversarial and self.config.discriminator.real_maps == "loader":
             real = self._stream(REAL, self.split.labeled, step).targets
         if not self.uses_unlabeled:
             return Batch(labeled.images, labeled.targets, real=real, seed=seed)
@@ -241,7 +248,7 @@ class StepDataset(TorchDataset[Batch]):
     def _strong(self, image: Tensor, view: View, place: Place) -> tuple[Tensor, ...]:
         seeds = [
             [STRONG, self.config.seed, UNLABELED, place.epoch, place.number, number]
-            for number in range(self.config.method.strong_views)
+            for number in range(self.row.strong_views)
         ]
         draws = [draw_strong(np.random.default_rng(seed)) for seed in seeds]
         return tuple(strong_image(image, view, drawn, self.config.strong) for drawn in draws)

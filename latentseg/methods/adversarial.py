@@ -1,6 +1,5 @@
-"""The parts of a step and the discriminator's side of it, the same in every adversarial method."""
+"""The discriminator's side of a step, the same in every adversarial method."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,9 +12,9 @@ from latentseg.parallel import share
 
 
 class Adversary:
-    """Judges the segmenter's maps during one step, then learns from them.
+    """Tells the segmenter's maps from truth during one step, then learns from them.
 
-    While the segmenter is judged the discriminator's parameters are frozen: it learns nothing from that, and the
+    While the segmenter learns from it the discriminator's parameters are frozen: it learns nothing from that, and the
     gradient of its own turn stays its own.
     """
 
@@ -31,22 +30,31 @@ class Adversary:
         """Whether there is a discriminator."""
         return self._discriminator is not None
 
-    def judge(self, name: str, weight: float, probs: Tensor, valid: Tensor | None) -> dict[str, Term]:
-        """Remember a map as a fake; give the term by which the segmenter wants it called real (Eq. 5), if weighted."""
-        if weight == 0:
-            self._see(probs, valid)
-            return {}
-        return {name: Term(weight, real_or_fake(self.verdict(probs, valid), True, valid, share(valid)))}
-
-    def verdict(self, probs: Tensor, valid: Tensor | None) -> Tensor:
-        """Remember a map as a fake, and judge it.
+    def terms(self, name: str, weight: float, probs: Tensor, valid: Tensor | None) -> dict[str, Term]:
+        """Remember a map as a fake; give the term by which the segmenter wants it called real (Eq. 5), if weighted.
 
         Args:
+            name: Name of the term.
+            weight: Its weight.
             probs: Of the segmenter, shape (N, C, H, W); the gradient goes through to it.
             valid: Pixels that count, shape (N, H, W), bool; all if None.
 
         Returns:
-            Logits, shape (N, 1, H, W).
+            The term by its name; nothing without a weight or without a discriminator.
+        """
+        if not self.on:
+            return {}
+        if weight == 0:
+            self._see(probs, valid)
+            return {}
+        return {name: Term(weight, real_or_fake(self.discriminate(probs, valid), True, valid, share(valid)))}
+
+    def discriminate(self, probs: Tensor, valid: Tensor | None) -> Tensor:
+        """Remember a map as a fake; give the discriminator's logits of it, real above 0, shape (N, 1, H, W).
+
+        Args:
+            probs: Of the segmenter, shape (N, C, H, W); the gradient goes through to it.
+            valid: Pixels that count, shape (N, H, W), bool; all if None.
         """
         logits: Tensor = self._discriminator(self._see(probs, valid), probs.shape[2:])
         return logits
@@ -67,36 +75,10 @@ class Adversary:
         valid = targets != IGNORE_INDEX
         maps, shown = (torch.cat(parts) for parts in zip(*self._fakes, strict=True))
         truth = self._discriminator.shrink(one_hot(targets, maps.shape[1], maps.dtype))
-        judged = self._discriminator(torch.cat([truth, maps]), targets.shape[1:])
-        real, fake = judged.tensor_split([len(truth)])
+        logits = self._discriminator(torch.cat([truth, maps]), targets.shape[1:])
+        real, fake = logits.tensor_split([len(truth)])
         terms = {
             "real": Term(0.5, real_or_fake(real, True, valid, share(valid))),
             "fake": Term(0.5, real_or_fake(fake, False, shown, share(shown))),
         }
         return Losses("discriminator", terms)
-
-
-Part = Callable[[Adversary, Any, Any], Losses]
-"""What one batch teaches: of the adversary and the logits of the two branches (the second None without one)."""
-
-
-def alternate(
-    nets: Networks, batch: Batch, labeled: Part, unlabeled: Part | None, on_pixels: bool = True
-) -> Iterator[Losses]:
-    """Yield the labelled part, the unlabelled part and the discriminator's turn of a step.
-
-    The segmenter runs once for each of the first two, and no graph outlives its part.
-
-    Args:
-        nets: "segmenter", and "discriminator" if the method is adversarial.
-        batch: One labelled batch, and an unlabelled one unless all images have labels.
-        labeled: Losses of the labelled images.
-        unlabeled: Losses of the unlabelled images; None leaves their forward out.
-        on_pixels: Unlabelled logits at every pixel; on the heads' own grid if False.
-    """
-    adversary = Adversary(nets)
-    yield labeled(adversary, *nets["segmenter"](batch.images))
-    if batch.unlabeled is not None and unlabeled is not None:
-        yield unlabeled(adversary, *nets["segmenter"](batch.unlabeled, upsample=on_pixels))
-    if adversary.on:
-        yield adversary.learn(batch)

@@ -4,14 +4,18 @@ from collections.abc import Iterator
 
 import torch
 
-from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
 from latentseg.losses import probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.supervised import supervised_losses
-from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+from latentseg.methods.weak_to_strong import (
+    CutMix,
+    PseudoLabels,
+    dropped_features,
+    generator,
+    learn_strong_view,
+    on_grid,
+)
 
 BOX_AREA = (0.25, 0.5)
 """Share of an image that a box covers, as in its released code."""
@@ -23,12 +27,6 @@ class CrossPseudoSupervision(Method):
     Every pixel teaches, whatever its confidence. The first network is scored.
     """
 
-    def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
-        """Set the weight."""
-        super().__init__()
-        self.config, self.strong = config, strong
-        self.uses_unlabeled = config.lambda_match > 0
-
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield both networks' labelled parts, then what each learns from the other."""
         names = ("segmenter", "peer")
@@ -39,15 +37,10 @@ class CrossPseudoSupervision(Method):
         random, upsample = generator(batch), self.config.grid == "pixels"
         given = {name: self._given(nets, name, batch, upsample) for name in names}
         cutmix = CutMix(len(given["peer"].classes), 1.0, random, BOX_AREA)
-        view = batch.unlabeled
-        if isinstance(view, Features):  # as mean_teacher: dropped from, as in every peer
-            [view] = strong_views(batch, self.strong, 1, random)
-        mixed = cutmix.mix_view(view)
-        for name, other in (("peer", "segmenter"), ("segmenter", "peer")):
-            student, target = nets[name](mixed, upsample=upsample).semantic, given[other].mixed(cutmix)
-            self.lesson = Lesson(given[other], target, student.detach())
-            loss = target.loss(student)
-            yield Losses(name, {"match" if name == "segmenter" else "match_2": Term(self.config.lambda_match, loss)})
+        view = dropped_features(batch, self.strong, random)
+        for name, other, term in (("peer", "segmenter", "match_2"), ("segmenter", "peer", "match")):
+            loss, self.pseudo_label_stats = learn_strong_view(nets[name], view, given[other], cutmix, upsample)
+            yield Losses(name, {term: Term(self.config.lambda_match, loss)})
 
     @torch.no_grad()
     def _given(self, nets: Networks, name: str, batch: Batch, upsample: bool) -> PseudoLabels:

@@ -4,23 +4,22 @@ from collections.abc import Iterator
 
 import torch
 
-from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.losses import probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.supervised import supervised_losses
-from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+from latentseg.methods.weak_to_strong import (
+    CutMix,
+    PseudoLabels,
+    generator,
+    learn_strong_view,
+    on_grid,
+    strong_views,
+)
 
 
 class FixMatch(Method):
     """Confident predictions on the weak view are the labels of the strong view; all other pixels are left out."""
-
-    def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
-        """Set weight and threshold."""
-        super().__init__()
-        self.config, self.strong = config, strong
-        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled and the unlabelled part of a step."""
@@ -34,7 +33,5 @@ class FixMatch(Method):
         given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
         [view] = strong_views(batch, self.strong, 1, random)
         cutmix = CutMix(len(probs), self.strong.cutmix, random)
-        target = given.mixed(cutmix)
-        student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
-        self.lesson = Lesson(given, target, student.detach())
-        yield Losses("segmenter", {"match": Term(config.lambda_match, target.loss(student))})
+        loss, self.pseudo_label_stats = learn_strong_view(segmenter, view, given, cutmix, upsample)
+        yield Losses("segmenter", {"match": Term(config.lambda_match, loss)})

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from latentseg.config import Groups, MethodConfig
+from latentseg.config import Groups
 from latentseg.data.batches import Batch
 from latentseg.errors import UserError
 from latentseg.losses import IGNORE_INDEX, cross_entropy, latent_joint, probabilities
-from latentseg.methods.adversarial import Adversary, alternate
-from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.latent import effective, unlabeled_losses
+from latentseg.methods.adversarial import Adversary
+from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
+from latentseg.methods.latent import consistency_terms, effective_classes, update_cooccurrence
 from latentseg.parallel import share, whole
 
 
@@ -23,52 +23,47 @@ class GivenClasses(Method):
     group_of: Tensor
     """Group of each target value, int64, shape (256,): of the classes, and 255 for 255."""
 
-    def __init__(self, config: MethodConfig, groups: Sequence[int], alpha: float, start: int) -> None:
-        """Set the weights and the map.
-
-        Args:
-            config: Weights of the terms; `lambda_latent` is that of the groups' cross-entropy.
-            groups: Group of each class, from `group_ids`.
-            alpha: Rate of the moving average M, Eq. 8.
-            start: First step (0-based) with the consistency term.
-        """
-        super().__init__()
-        self.config, self.alpha, self.start = config, alpha, start
-        self.uses_unlabeled = config.lambda_cons > 0 or config.lambda_ulbl_adv > 0
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        groups = group_ids(setup.config.groups or "identity", setup.classes)
         table = torch.full((256,), IGNORE_INDEX)
         table[: len(groups)] = torch.tensor(groups)
         self.register_buffer("group_of", table)
-        self.register_buffer("cooccurrence", torch.zeros(len(groups), max(groups) + 1))
+        self.register_buffer("cooccurrence", empty_cooccurrence(setup))
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the labelled part, the unlabelled part and the discriminator's part of a step."""
-        config, targets = self.config, batch.targets
+        config, segmenter, adversary = self.config, nets["segmenter"], Adversary(nets)
+
+        semantic, latent = segmenter(batch.images)
+        counts, _ = latent_joint(probabilities(latent.detach()), batch.targets, semantic.shape[1])
+        update_cooccurrence(self.cooccurrence, whole(counts), self.alpha)
+        known = batch.targets != IGNORE_INDEX
+        count = share(known)
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count))}
+        if config.lambda_latent > 0:
+            groups = self.group_of[batch.targets]
+            terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, groups, count))
+        terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
+        yield Losses("segmenter", terms)
+        del semantic, latent, terms  # the graph of a part is gone before the next one is built
+
         consistent = config.lambda_cons > 0 and step >= self.start
+        if batch.unlabeled is not None and (consistent or config.lambda_ulbl_adv > 0):
+            semantic, latent = segmenter(batch.unlabeled, upsample=config.grid == "pixels")
+            probs = probabilities(semantic)
+            terms = adversary.terms("adv_u", config.lambda_ulbl_adv, probs, batch.unlabeled_valid)
+            if consistent:
+                terms |= consistency_terms(config, probs, latent, batch.unlabeled_valid, self.cooccurrence)
+            yield Losses("segmenter", terms)
+            del semantic, latent, probs, terms
 
-        def labeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:
-            with torch.no_grad():  # Eq. 8
-                counts, _ = latent_joint(probabilities(latent), targets, semantic.shape[1])
-                self.cooccurrence.lerp_(whole(counts).to(self.cooccurrence.dtype), self.alpha)
-            known = targets != IGNORE_INDEX
-            count = share(known)
-            terms = {"ce": Term(1.0, cross_entropy(semantic, targets, count))}
-            if config.lambda_latent > 0:
-                terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, self.group_of[targets], count))
-            if adversary.on:
-                probs = probabilities(semantic)
-                terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, known)
-            return Losses("segmenter", terms)
-
-        def unlabeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:
-            matrix = self.cooccurrence if consistent else None
-            return unlabeled_losses(config, adversary, semantic, latent, batch.unlabeled_valid, matrix)
-
-        needed = consistent or config.lambda_ulbl_adv > 0
-        yield from alternate(nets, batch, labeled, unlabeled if needed else None, config.grid == "pixels")
+        if adversary.on:
+            yield adversary.learn(batch)
 
     def summary(self) -> dict[str, float]:
         """Effective groups at the paper's two thresholds."""
-        return {f"effective_{t}": effective(self.cooccurrence, t) for t in (0.1, 0.9)}
+        return effective_classes(self.cooccurrence)
 
 
 def group_ids(groups: Groups | str, classes: Sequence[str]) -> list[int]:

@@ -17,9 +17,9 @@ from latentseg.losses import (
     probabilities,
     semantic_to_latent,
 )
-from latentseg.methods.adversarial import Adversary, alternate
-from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.views import on_grid
+from latentseg.methods.adversarial import Adversary
+from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
+from latentseg.methods.weak_to_strong import on_grid
 from latentseg.parallel import share, whole
 
 
@@ -32,106 +32,95 @@ class Latent(Method):
     cooccurrence: Tensor
     """M of Eq. 8, shape (C, L): a moving average of how often classes and latent classes meet."""
 
-    def __init__(self, config: MethodConfig, num_classes: int, alpha: float, start: int) -> None:
-        """Set the weights.
-
-        Args:
-            config: Weights of the terms and the number of latent classes L.
-            num_classes: C.
-            alpha: Rate of the moving average M, Eq. 8.
-            start: First step (0-based) with the consistency term.
-        """
-        super().__init__()
-        self.config, self.alpha, self.start = config, alpha, start
-        self.uses_unlabeled = config.lambda_cons > 0 or config.lambda_ulbl_adv > 0
-        self.register_buffer("cooccurrence", torch.zeros(num_classes, config.num_latent))
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.register_buffer("cooccurrence", empty_cooccurrence(setup))
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
-        """Yield the labelled part, the unlabelled part and the discriminator's part (Eq. 12) of a step."""
-        config, targets = self.config, batch.targets
+        """Yield the labelled part, the unlabelled part and the discriminator's part of a step."""
+        config, segmenter, adversary = self.config, nets["segmenter"], Adversary(nets)
+
+        semantic, latent = segmenter(batch.images)
+        known = batch.targets != IGNORE_INDEX
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, share(known)))}  # Eq. 4
+        terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)  # Eqs. 1 and 8
+        terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)  # Eq. 5
+        yield Losses("segmenter", terms)  # Eq. 6
+        del semantic, latent, terms  # the graph of a part is gone before the next one is built
+
         consistent = config.lambda_cons > 0 and step >= self.start
+        if batch.unlabeled is not None and (consistent or config.lambda_ulbl_adv > 0):
+            semantic, latent = segmenter(batch.unlabeled, upsample=config.grid == "pixels")
+            probs = probabilities(semantic)
+            terms = adversary.terms("adv_u", config.lambda_ulbl_adv, probs, batch.unlabeled_valid)  # Eq. 5
+            if consistent:  # Eqs. 7, 9 and 10
+                terms |= consistency_terms(config, probs, latent, batch.unlabeled_valid, self.cooccurrence)
+            yield Losses("segmenter", terms)  # Eq. 11
+            del semantic, latent, probs, terms
 
-        def labeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:
-            return labeled_losses(config, adversary, semantic, latent, targets, self.cooccurrence, self.alpha)
-
-        def unlabeled(adversary: Adversary, semantic: Tensor, latent: Tensor) -> Losses:  # Eq. 11
-            matrix = self.cooccurrence if consistent else None
-            return unlabeled_losses(config, adversary, semantic, latent, batch.unlabeled_valid, matrix)
-
-        needed = consistent or config.lambda_ulbl_adv > 0
-        yield from alternate(nets, batch, labeled, unlabeled if needed else None, config.grid == "pixels")
+        if adversary.on:
+            yield adversary.learn(batch)  # Eq. 12
 
     def summary(self) -> dict[str, float]:
         """Effective latent classes at the paper's two thresholds."""
-        return {f"effective_{t}": effective(self.cooccurrence, t) for t in (0.1, 0.9)}
+        return effective_classes(self.cooccurrence)
 
 
-def labeled_losses(
-    config: MethodConfig,
-    adversary: Adversary,
-    semantic: Tensor,
-    latent: Tensor,
-    targets: Tensor,
-    cooccurrence: Tensor,
-    alpha: float,
-) -> Losses:
-    """What labelled images teach, Eq. 6; M follows, Eq. 8.
+def latent_terms(
+    config: MethodConfig, latent: Tensor, targets: Tensor, cooccurrence: Tensor, alpha: float
+) -> dict[str, Term]:
+    """What labelled images teach the latent branch, Eq. 1; M follows, Eq. 8.
 
     Args:
-        config: Weights of the terms.
-        adversary: The discriminator's side of the step.
-        semantic: Logits, shape (N, C, H, W).
+        config: Weight of the term.
         latent: Logits, shape (N, L, H, W).
         targets: Class ids, shape (N, H, W); 255 is ignored.
         cooccurrence: M, shape (C, L); changed in place.
         alpha: Rate of the moving average.
     """
-    counts, pixels = (whole(sums) for sums in latent_joint(probabilities(latent), targets, semantic.shape[1]))
-    labeled = targets != IGNORE_INDEX
-    with torch.no_grad():
-        cooccurrence.lerp_(counts.detach().to(cooccurrence.dtype), alpha)
-    terms = {"ce": Term(1.0, cross_entropy(semantic, targets, share(labeled)))}
-    if config.lambda_latent > 0:
-        terms["latent"] = Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))
-    if adversary.on:
-        probs = probabilities(semantic)
-        terms |= adversary.judge("adv", config.lambda_lbl_adv, probs, labeled)
-    return Losses("segmenter", terms)
+    counts, pixels = (whole(sums) for sums in latent_joint(probabilities(latent), targets, len(cooccurrence)))
+    update_cooccurrence(cooccurrence, counts, alpha)
+    if config.lambda_latent == 0:
+        return {}
+    return {"latent": Term(config.lambda_latent, conditional_entropy(counts / pixels.clamp(min=1)))}
 
 
-def unlabeled_losses(
-    config: MethodConfig,
-    adversary: Adversary,
-    semantic: Tensor,
-    latent: Tensor,
-    valid: Tensor | None,
-    cooccurrence: Tensor | None,
-) -> Losses:
-    """What unlabelled images teach, Eq. 11.
+@torch.no_grad()
+def update_cooccurrence(cooccurrence: Tensor, counts: Tensor, alpha: float) -> None:
+    """Move M, shape (C, L), towards the counts of a batch, shape (C, L), in place: Eq. 8."""
+    cooccurrence.lerp_(counts.detach().to(cooccurrence.dtype), alpha)
+
+
+def consistency_terms(
+    config: MethodConfig, probs: Tensor, latent: Tensor, valid: Tensor | None, cooccurrence: Tensor
+) -> dict[str, Term]:
+    """What the latent map of unlabelled images teaches the semantic branch, Eq. 10.
 
     Args:
-        config: Weights of the terms, and which branch learns from the consistency.
-        adversary: The discriminator's side of the step.
-        semantic: Logits, shape (N, C, H, W).
-        latent: Logits, shape (N, L, H, W).
+        config: Weight of the term, and which branch learns from it.
+        probs: S_c, shape (N, C, h, w).
+        latent: Logits of the latent branch, shape (N, L, h, w).
         valid: Pixels that show image and not padding, shape (N, H, W), bool; all if None.
-        cooccurrence: M, shape (C, L); None as long as the consistency has not joined.
+        cooccurrence: M, shape (C, L).
     """
-    terms: dict[str, Term] = {}
-    probs = probabilities(semantic)
-    if adversary.on:
-        terms |= adversary.judge("adv_u", config.lambda_ulbl_adv, probs, valid)
-    if cooccurrence is not None:
-        mapped = semantic_to_latent(probs, latent_given_class(cooccurrence))
-        gradient = config.consistency_gradient
-        latent_probs = probabilities(latent.detach() if gradient == "semantic" else latent)
-        shown = on_grid(valid, semantic)
-        loss = consistency(latent_probs, mapped, shown, share(shown), gradient)
-        terms["cons"] = Term(config.lambda_cons, loss)
-    return Losses("segmenter", terms)
+    mapped = semantic_to_latent(probs, latent_given_class(cooccurrence))  # Eqs. 7 and 9
+    gradient = config.consistency_gradient
+    latent_probs = probabilities(latent.detach() if gradient == "semantic" else latent)
+    shown = on_grid(valid, probs)
+    return {"cons": Term(config.lambda_cons, consistency(latent_probs, mapped, shown, share(shown), gradient))}
+
+
+def effective_classes(cooccurrence: Tensor) -> dict[str, float]:
+    """Effective latent classes of M, shape (C, L), at the paper's two thresholds, for the log."""
+    return {f"effective_{t}": effective(cooccurrence, t) for t in (0.1, 0.9)}
 
 
 def effective(cooccurrence: Tensor, threshold: float) -> int:
-    """Number of effective latent classes: those with P(l|c) > threshold for some class c (Table 4)."""
+    """Number of effective latent classes: those with P(l|c) > threshold for some class c (Table 4).
+
+    Args:
+        cooccurrence: M, shape (C, L).
+        threshold: t of the paper.
+    """
     seen = latent_given_class(cooccurrence)[cooccurrence.sum(1) > 0]
     return int((seen > threshold).any(0).sum())

@@ -8,18 +8,31 @@ from collections.abc import Iterator
 from math import log
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.losses import consistency, latent_given_class, probabilities, semantic_to_latent
+from latentseg.losses import (
+    IGNORE_INDEX,
+    consistency,
+    cross_entropy,
+    latent_given_class,
+    probabilities,
+    semantic_to_latent,
+)
 from latentseg.methods.adversarial import Adversary
-from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.latent import effective, labeled_losses
-from latentseg.methods.mean_teacher import half_boxes, imitation
-from latentseg.methods.pseudo import Lesson, PseudoLabels
-from latentseg.methods.teacher import follow
-from latentseg.methods.views import CutMix, generator, on_grid, strong_views
+from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
+from latentseg.methods.latent import effective_classes, latent_terms
+from latentseg.methods.weak_to_strong import (
+    CutMix,
+    PseudoLabels,
+    PseudoLabelStats,
+    ema_update,
+    generator,
+    half_boxes,
+    imitation,
+    on_grid,
+    strong_views,
+)
 from latentseg.parallel import share
 
 
@@ -29,35 +42,31 @@ class LatentMatch(Method):
     cooccurrence: Tensor
     """M of Eq. 8, shape (C, L)."""
 
-    def __init__(self, config: MethodConfig, strong: StrongConfig, num_classes: int, alpha: float, start: int) -> None:
-        """Set the weights.
-
-        Args:
-            config: Weights of the terms, threshold, the teacher's decay, number of latent classes L.
-            strong: The strong views.
-            num_classes: C.
-            alpha: Rate of the moving average M, Eq. 8.
-            start: First step (0-based) in which the teacher's latent map supervises.
-        """
-        super().__init__()
-        self.config, self.strong, self.alpha, self.start = config, strong, alpha, start
-        self.uses_unlabeled = max(config.lambda_match, config.lambda_cons, config.lambda_ulbl_adv) > 0
-        self.register_buffer("cooccurrence", torch.zeros(num_classes, config.num_latent))
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.register_buffer("cooccurrence", empty_cooccurrence(setup))
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the labelled part, the unlabelled part and, if there is one, the discriminator's part of a step."""
         config, segmenter, teacher = self.config, nets["segmenter"], nets["teacher"]
-        follow(teacher, segmenter, config.teacher_decay, step)
+        ema_update(teacher, segmenter, config.teacher_decay, step)
         adversary = Adversary(nets)
+
         semantic, latent = segmenter(batch.images)
-        yield labeled_losses(config, adversary, semantic, latent, batch.targets, self.cooccurrence, self.alpha)
+        known = batch.targets != IGNORE_INDEX
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, share(known)))}
+        terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)
+        terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
+        yield Losses("segmenter", terms)
+        del semantic, latent, terms  # the graph of a part is gone before the next one is built
+
         if batch.unlabeled is not None:
             yield self._unlabeled(adversary, segmenter, teacher, batch, step)
         if adversary.on:
             yield adversary.learn(batch)
 
     def _unlabeled(
-        self, adversary: Adversary, segmenter: torch.nn.Module, teacher: torch.nn.Module, batch: Batch, step: int
+        self, adversary: Adversary, segmenter: nn.Module, teacher: nn.Module, batch: Batch, step: int
     ) -> Losses:
         config, random, upsample = self.config, generator(batch), self.config.grid == "pixels"
         with torch.no_grad():
@@ -69,18 +78,20 @@ class LatentMatch(Method):
         cutmix = half_boxes(len(probs), random) if soft else CutMix(len(probs), self.strong.cutmix, random)
         target = given.mixed(cutmix)
         student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
-        self.lesson = Lesson(given, target, student.detach())
+        self.pseudo_label_stats = PseudoLabelStats(given, target, student.detach())
         loss = imitation(student, cutmix.mix(probs), target) if soft else target.loss(student)
         terms = {"match": Term(config.lambda_match, loss)}
         if config.lambda_cons > 0 and step >= self.start:
             teaching = cutmix.mix(self._map(said.latent if config.latent_target == "latent" else said.semantic))
             terms["cons"] = Term(config.lambda_cons, self._consistency(student, teaching, target))
-        if adversary.on:
-            terms |= adversary.judge("adv_u", config.lambda_ulbl_adv, probabilities(student), target.valid)
+        terms |= adversary.terms("adv_u", config.lambda_ulbl_adv, probabilities(student), target.valid)
         return Losses("segmenter", terms)
 
     def _map(self, logits: Tensor) -> Tensor:
-        """The teacher's map that supervises the student: probabilities, sharpened; weighed by their certainty."""
+        """The teacher's map that supervises the student, from its logits (N, K, h, w), in that shape.
+
+        Probabilities, sharpened; weighed by their certainty if the option says so.
+        """
         probs = probabilities(logits / self.config.sharpen)
         if not self.config.weigh_entropy:
             return probs
@@ -89,7 +100,13 @@ class LatentMatch(Method):
         return weighed
 
     def _consistency(self, student: Tensor, teaching: Tensor, target: PseudoLabels) -> Tensor:
-        """Eq. 10 on the strong view, over the number of valid pixels."""
+        """Eq. 10 on the strong view, over the number of valid pixels.
+
+        Args:
+            student: Logits of the classes, shape (N, C, h, w).
+            teaching: The teacher's map, mixed, shape (N, K, h, w).
+            target: The teacher's classes, mixed: which pixels are valid, and which confident.
+        """
         where = target.rejected if self.config.latent_on == "rejected" else target.valid
         probs = probabilities(student)
         if self.config.latent_target == "latent":
@@ -98,4 +115,4 @@ class LatentMatch(Method):
 
     def summary(self) -> dict[str, float]:
         """Effective latent classes at the paper's two thresholds."""
-        return {f"effective_{t}": effective(self.cooccurrence, t) for t in (0.1, 0.9)}
+        return effective_classes(self.cooccurrence)

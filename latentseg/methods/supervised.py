@@ -11,8 +11,6 @@ from latentseg.parallel import share
 class Supervised(Method):
     """First row of the paper's Table 3 (arXiv:1912.12936): Eq. 4 alone."""
 
-    uses_unlabeled = False
-
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the one loss of a step."""
         yield supervised_losses(nets, batch)

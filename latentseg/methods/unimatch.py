@@ -5,13 +5,19 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
 from latentseg.losses import probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.pseudo import Lesson, PseudoLabels
 from latentseg.methods.supervised import supervised_losses
-from latentseg.methods.views import CutMix, drop_channels, generator, on_grid, strong_views
+from latentseg.methods.weak_to_strong import (
+    CutMix,
+    PseudoLabels,
+    drop_channels,
+    generator,
+    learn_strong_view,
+    on_grid,
+    strong_views,
+)
 
 DROPPED = 0.5
 """Share of the encoder's channels that are dropped in the perturbed stream."""
@@ -21,12 +27,6 @@ SHARES = {"features": 0.5, "strong": 0.25}
 
 class UniMatch(Method):
     """The weak view's confident classes teach two strong views, and the weak view with features dropped."""
-
-    def __init__(self, config: MethodConfig, strong: StrongConfig) -> None:
-        """Set weight and threshold."""
-        super().__init__()
-        self.config, self.strong = config, strong
-        self.uses_unlabeled = config.lambda_match > 0
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled part, the perturbed features' part and each strong view's part of a step."""
@@ -40,15 +40,13 @@ class UniMatch(Method):
             """The features as they are, and behind them the same with channels dropped: the encoder runs once."""
             return [torch.cat(both) for both in zip(maps, drop_channels(maps, DROPPED, random), strict=True)]
 
-        both = segmenter(batch.unlabeled, perturb=with_dropped, upsample=upsample).semantic
-        weak, dropped = both.chunk(2)
+        weak, dropped = segmenter(batch.unlabeled, perturb=with_dropped, upsample=upsample).semantic.chunk(2)
         probs = probabilities(weak.detach())
         given = PseudoLabels.of(probs, config.threshold, on_grid(batch.unlabeled_valid, probs))
         yield Losses("segmenter", {"match_f": Term(config.lambda_match * SHARES["features"], given.loss(dropped))})
+        del weak, dropped  # the graph of a part is gone before the next one is built
         for number, view in enumerate(strong_views(batch, self.strong, 2, random), start=1):
             cutmix = CutMix(len(probs), self.strong.cutmix, random)
-            target = given.mixed(cutmix)
-            student = segmenter(cutmix.mix_view(view), upsample=upsample).semantic
-            self.lesson = Lesson(given, target, student.detach())
-            term = Term(config.lambda_match * SHARES["strong"], target.loss(student))
+            loss, self.pseudo_label_stats = learn_strong_view(segmenter, view, given, cutmix, upsample)
+            term = Term(config.lambda_match * SHARES["strong"], loss)
             yield Losses("segmenter", {f"match_{number}": term})

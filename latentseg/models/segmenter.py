@@ -95,7 +95,7 @@ class LightHead(nn.Module):
     """Fusion of the encoder's maps, a 3x3 convolution with GroupNorm and ReLU, a 1x1 convolution to the classes.
 
     Each branch fuses for itself. One fused map for both was tried first: the latent loss then pulled at what the
-    semantic branch stands on (docs/results.md).
+    semantic branch stands on (docs/notebook/first_runs.md).
 
     Args:
         encoder: Whose maps come in.
@@ -147,7 +147,7 @@ class Segmenter(nn.Module):
         self.num_latent = num_latent
         self.frozen = config.frozen
         self.batchnorm = config.batchnorm
-        self.pieces = config.pieces
+        self.micro_batches = config.micro_batches
         self.register_buffer("pixel_mean", torch.tensor(encoder.mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
         self.encoder = encoder
@@ -191,17 +191,17 @@ class Segmenter(nn.Module):
         """Feature maps of images (N, 3, H, W), RGB in 0..1; without a gradient if the encoder is frozen."""
         images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.pieces == 1 or not torch.is_grad_enabled():
+            if self.micro_batches == 1 or not torch.is_grad_enabled():
                 maps: list[Tensor] = self.encoder(images)
                 return maps
             parts = [
-                checkpoint(self.encoder, piece, use_reentrant=False, context_fn=self._contexts)
-                for piece in images.chunk(self.pieces)
+                checkpoint(self.encoder, images_part, use_reentrant=False, context_fn=self._contexts)
+                for images_part in images.chunk(self.micro_batches)
             ]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Around a piece's two forwards: BatchNorm counts its statistics in the first one alone."""
+        """Around a micro-batch's two forwards: BatchNorm counts its statistics in the first one alone."""
         return nullcontext(), self._norms_as_they_are()
 
     @contextmanager

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from latentseg.checkpoints import Checkpoints
 from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import UserError
 from latentseg.models.resnet import DEEPLAB_LAYERS, StrideAt
@@ -98,7 +99,7 @@ def check_kind(config: ModelConfig) -> None:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors, .pth or .pt file without running anything in it.
+    """Read the tensors of a .safetensors, .pth or .pt file, or a run folder, without running anything in it.
 
     A wrapper {"state_dict": ...} or {"model": ...} and a `module.` before every key are taken off.
 
@@ -106,8 +107,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         UserError: The file is missing, damaged, of another kind, or holds more than tensors.
     """
     file = Path(path)
+    if (file / "checkpoints").is_dir():
+        return _of_run(file)
     if not file.is_file():
-        raise UserError(f"{path}: no such file; model.weights must name a .safetensors, .pth or .pt file")
+        raise UserError(
+            f"{path}: no such file; model.weights must name a .safetensors, .pth or .pt file, or a run folder"
+        )
     if file.suffix == ".safetensors":
         try:
             return load_file(file)
@@ -125,6 +130,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} is truncated or damaged: {_line(error)}") from error
     return _unwrap(content, path)
+
+
+def _of_run(folder: Path) -> dict[str, Tensor]:
+    """Tensors of the last checkpoint of a run folder."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    entry = checkpoints.last()
+    if entry is None:
+        raise UserError(f"model.weights={folder}: this run has no checkpoint yet; train it first, or name a file")
+    return checkpoints.read(entry)
 
 
 def _unwrap(content: Any, path: str | Path) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from latentseg.config import Config
+from latentseg.config import RENAMED, Config
 from latentseg.errors import UserError
+from latentseg.methods.table import METHODS, readers
 
 
 def preset_names() -> list[str]:
@@ -44,7 +45,7 @@ def preset_summaries() -> dict[str, str]:
 
 
 def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """One line per option: key, default, meaning."""
+    """One line per option: key, default, choices, meaning, and the methods that read it where not all do."""
     lines: list[str] = []
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -52,21 +53,35 @@ def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> lis
         else:
             kind = str(field.annotation).removeprefix("typing.") if get_args(field.annotation) else ""
             choices = kind.removeprefix("Literal") + " " if kind.startswith("Literal") else ""
-            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}")
+            if prefix + name == "method.name":
+                choices = f"{list(METHODS)} "
+            reading = readers(prefix + name)
+            only = f" [{', '.join(reading)}]" if reading else ""
+            lines.append(f"{prefix}{name} = {field.default}  {choices}{field.description}{only}")
     return lines
 
 
-def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(
+    source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False, unread: bool = False
+) -> Config:
     """Read a preset or a YAML file, apply overrides and check everything.
 
     Args:
         source: Name of a preset, or path of a YAML file.
-        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`.
+        overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`. One that the method does not
+            read is refused.
+        of_run: The file is the config.yaml of a run folder: options that have another name by now are read.
+        unread: Overrides may be of options that the method does not read.
 
     Raises:
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
     """
     tree = OmegaConf.create(_read_source(source))
+    for old, new in RENAMED.items() if of_run else ():
+        if OmegaConf.is_dict(tree) and (value := OmegaConf.select(tree, old)) is not None:
+            section, _, name = old.rpartition(".")
+            del OmegaConf.select(tree, section)[name]
+            OmegaConf.update(tree, new, value)
     for override in overrides if OmegaConf.is_dict(tree) else ():
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
@@ -82,7 +97,32 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = ())
         groups = values["method"].get("groups")
         if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
             values["method"]["groups"] = _read_groups(groups)
-    return check_config(values, str(source))
+    config = check_config(values, str(source))
+    for override in () if unread else overrides:
+        refuse_unread(override.partition("=")[0].strip(), config.method.name)
+    return config
+
+
+def only_read(overrides: list[str], method: str) -> list[str]:
+    """The `key=value` overrides without those of options that other methods read and this one does not."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return [
+        override for key, override in zip(keys, overrides, strict=True) if not readers(key) or method in readers(key)
+    ]
+
+
+def refuse_unread(option: str, method: str) -> None:
+    """Refuse an option, given by name, that belongs to other methods than this one.
+
+    Raises:
+        UserError: The method does not read it; the message says which do.
+    """
+    reading = readers(option)
+    if reading and method not in reading:
+        raise UserError(
+            f"{option} is not read by method.name={method}, so it would change nothing: leave it out, or take a method "
+            f"that reads it ({', '.join(reading)})"
+        )
 
 
 def check_config(values: Any, source: str) -> Config:
@@ -102,16 +142,17 @@ def dump_config(config: Config) -> str:
 
 def differences(ours: Config, theirs: Config) -> list[str]:
     """`key: ours, theirs` for each option on which two configurations differ."""
-    left, right = _flat(ours.model_dump(mode="json")), _flat(theirs.model_dump(mode="json"))
+    left, right = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
     keys = sorted(left.keys() | right.keys())
     return [f"{key}: {left.get(key)} here, {right.get(key)} there" for key in keys if left.get(key) != right.get(key)]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of options by dotted name; an empty section is none."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _read_source(source: str | Path) -> Any:
@@ -168,6 +209,8 @@ def _known_path(key: str) -> None:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    if key in RENAMED:
+        return f"{key} is now called {RENAMED[key]}"
     near = difflib.get_close_matches(key, known, n=1)
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]

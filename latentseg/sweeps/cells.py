@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentseg.config import Config
+from latentseg.config import Config, Mark, marked
 from latentseg.locks import live_owner
-from latentseg.runs import RUNTIME, read_metrics
+from latentseg.runs import read_metrics
 
-FREE = (*RUNTIME, "threads", "cache_folder")
+FREE = tuple(marked(Mark.RUNTIME))
 """Options that may differ between two workers on one cell."""
 
 
@@ -33,7 +33,7 @@ class Cell:
     folder: str
     """Name of the run folder below the run root."""
     earlier: str
-    """Its name by the rule before, which had the whole of data.root in it; a folder of that name is still used."""
+    """Its name by the rule before, which had all of data.root and unread options in it; such a folder is still used."""
 
 
 @dataclass(frozen=True)

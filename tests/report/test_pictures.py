@@ -11,7 +11,7 @@ from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
 from latentseg.presets import load_config
 from latentseg.report import pictures
-from latentseg.training import train
+from latentseg.training.loop import train
 
 
 def opened(uri: str) -> Image.Image:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from latentseg import cli, training
+from latentseg import cli
 from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.locks import hold, live_owner
@@ -313,7 +313,7 @@ def test_a_killed_worker_loses_nothing_and_another_one_goes_on(
     assert 2 <= state.step < 6
     finished, began = stamps(first), (second / "environment.json").stat().st_mtime_ns
     trained = []
-    train = training.train
+    train = vars(sweep_work)["train"]
 
     def spy(config: Config, folder: Path, resume: bool) -> None:
         trained.append(folder)

@@ -8,7 +8,7 @@ from torch.optim import SGD, AdamW
 from latentseg.checkpoints import load_optimizer, optimizer_tensors
 from latentseg.config import ModelConfig, OptimConfig
 from latentseg.models.segmenter import Segmenter, build_segmenter
-from latentseg.optim import RepeatedSGD, decay, segmenter_optimizer
+from latentseg.training.optim import RepeatedSGD, decay, segmenter_optimizer
 
 
 def test_the_first_group_moves_several_times_with_one_gradient() -> None:

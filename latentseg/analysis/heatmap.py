@@ -1,7 +1,8 @@
-"""Heat maps of P(l|c) (the paper's Figures 6 and 7)."""
+"""P(l|c) as heat maps (the paper's Figures 6 and 7)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from latentseg.analysis.findings import Analysis
+from latentseg.analysis.stats import Rows, dominant
+
+IGNORED = "(ignored)"
+"""Name of the row for ignored pixels."""
 LONGEST = 24
 """Characters of a name that are shown."""
 NUMBERED = 24
@@ -21,41 +27,45 @@ MANY = 48
 GREY = "0.55"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One matrix with a title: values in 0..1, shape (rows, columns); a row of NaN has no figures and is grey."""
-
-    title: str
-    values: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Cells that belong together and are framed: rows `first` to `last` of one column."""
-
-    first: int
-    last: int
-    column: int
+def draw(result: Analysis) -> Figure:
+    """P(l|c) of the split and, where there is one, of M, in an order in which the groups are blocks."""
+    found, of_m = result.structure, result.latent_given_class_m
+    columns = found.column_order
+    matrices: dict[str, Rows] = {f"{result.split}: truth and S_l": [*found.latent_given_class, found.ignored]}
+    if of_m is not None:
+        matrices["training: M (Eq. 9)"] = [*of_m, None]
+    order, empty = [*found.row_order, len(result.classes)], [math.nan] * len(columns)
+    panels = {title: np.array([rows[n] or empty for n in order])[:, columns] for title, rows in matrices.items()}
+    places: dict[int, list[int]] = {}  # of each block: its column, and the rows in it
+    for position, row in enumerate(found.latent_given_class[number] for number in found.row_order):
+        if row:
+            places.setdefault(columns.index(dominant(row)), []).append(position)
+    figure = heat_maps(
+        panels,
+        [*(result.classes[number] for number in found.row_order), IGNORED],
+        [result.latent_names[number] for number in columns],
+        {column: (min(rows), max(rows)) for column, rows in places.items()},
+        faint=[columns.index(latent) for latent in found.idle],
+    )
+    title = f"P(l | c) of the run {Path(result.run).name}, step {result.step}"
+    figure.suptitle(title, fontsize=9, fontweight="bold", parse_math=False)
+    return figure
 
 
 def heat_maps(
-    title: str,
-    panels: Sequence[Panel],
+    panels: Mapping[str, NDArray[np.float64]],
     row_names: Sequence[str],
     column_names: Sequence[str],
-    blocks: Sequence[Block] = (),
-    rule: int | None = None,
+    blocks: Mapping[int, tuple[int, int]],
     faint: Sequence[int] = (),
 ) -> Figure:
     """Draw matrices of one shape with common names, side by side where they fit a page, else one below the other.
 
     Args:
-        title: Title of the whole.
-        panels: The matrices.
-        row_names: Names of the rows, from the top.
+        panels: Values in 0..1, shape (rows, columns), by title; a row of NaN has no figures and is grey.
+        row_names: Names of the rows, from the top; a line sets the last one apart.
         column_names: Names of the columns.
-        blocks: Cells to frame.
-        rule: Row before which a line is drawn.
+        blocks: Cells to frame: by column, first and last row.
         faint: Columns whose names are grey.
     """
     rows, columns = [_short(name) for name in row_names], [_short(name) for name in column_names]
@@ -66,20 +76,18 @@ def heat_maps(
     left, foot = (0.3 + 0.065 * max(map(len, names)) for names in (rows, columns))
     size = (left + across * (wide + 0.1) + 0.6, 0.4 + down * (tall + foot + 0.3))
     figure = Figure(figsize=size, layout="constrained", dpi=160)
-    figure.suptitle(title, fontsize=9, fontweight="bold", parse_math=False)
     axes = figure.subplots(down, across, squeeze=False, sharey=beside).flatten().tolist()
     colors = mpl.colormaps["Blues"].with_extremes(bad="0.9")
-    for axis, panel in zip(axes, panels, strict=True):
-        image = axis.imshow(panel.values, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axis.set_title(panel.title, fontsize=8, parse_math=False)
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        image = axis.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axis.set_title(title, fontsize=8, parse_math=False)
         _name_axes(axis, rows, columns, faint)
         if len(columns) <= NUMBERED:
-            _write_figures(axis, panel.values)
-        for block in blocks:
-            corner = (block.column - 0.5, block.first - 0.5)
-            axis.add_patch(Rectangle(corner, 1, block.last - block.first + 1, fill=False, ec="#d9480f", lw=1.1))
-        if rule is not None:
-            axis.axhline(rule - 0.5, color="0.2", lw=1.0)
+            _write_figures(axis, values)
+        for column, (first, last) in blocks.items():
+            corner = (column - 0.5, first - 0.5)
+            axis.add_patch(Rectangle(corner, 1, last - first + 1, fill=False, ec="#d9480f", lw=1.1))
+        axis.axhline(len(rows) - 1.5, color="0.2", lw=1.0)
     figure.colorbar(image, ax=axes, fraction=0.06, pad=0.01, aspect=30).ax.tick_params(labelsize=6, length=2)
     return figure
 

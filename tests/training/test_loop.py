@@ -1,97 +1,38 @@
-"""The loop: bit for bit after a kill, its schedules and gradients, and what it refuses."""
+"""The loop: bit for bit after a kill, what it leaves, and what it refuses."""
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD
+from tiny import (
+    FIELDS,
+    LESSON,
+    SUPERVISED,
+    TINY,
+    StoppedError,
+    assert_same_run,
+    last_tensors,
+    on_call,
+    rows,
+    state_of,
+    stop,
+    tiny,
+)
 
-from latentseg import training
-from latentseg.config import Config
-from latentseg.data.batches import Batch, batches
-from latentseg.data.datasets import open_dataset
-from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.locks import hold
 from latentseg.losses import consistency
-from latentseg.methods import Losses, Method, Networks, Term
-from latentseg.methods.latent import Latent
-from latentseg.optim import decay
-from latentseg.parallel import make_fabric
-from latentseg.presets import load_config
-from latentseg.runs import LOCK, Run, open_run, read_metrics
-from latentseg.training import build_state, check_finite, total, train, training_step
-
-# A network of the real kind, from random weights, on views as small as the discriminator takes.
-TINY = [
-    "steps=6",
-    "batch_size=2",
-    "threads=1",
-    "device=cpu",
-    "log_every=1",
-    "checkpoint_every=2",
-    "validate_every=2",
-    "data.labeled=4",
-    "data.scenes.train=12",
-    "data.scenes.val=2",
-    "data.scenes.height=64",
-    "data.scenes.width=64",
-    "augment.crop=[32,32]",
-    "model.weights_kind=none",
-    "model.frozen=false",
-    "model.head_channels=16",
-    "discriminator.downscale=1",
-    "discriminator.width=8",
-    "method.lambda_lbl_adv=0.01",
-    "method.lambda_ulbl_adv=0.001",
-    "method.num_latent=5",
-]
-FIELDS = {"ce", "latent", "adv", "adv_u", "real", "fake"}
-LESSON = {"confidence", "accepted", "agreement", "accepted_accuracy"}
-
-
-def tiny(*overrides: str) -> Config:
-    return load_config("scenes", [*TINY, *overrides])
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found = read_metrics(folder)
-    for row in found:
-        row.pop("images_per_second", None)
-        row.pop("seconds", None)
-    return found
-
-
-def last_tensors(folder: Path) -> tuple[int, dict[str, Tensor]]:
-    checkpoints = open_run(folder).checkpoints
-    entry = checkpoints.last()
-    assert entry is not None
-    return entry.step, checkpoints.read(entry)
-
-
-def assert_same_run(ours: Path, theirs: Path) -> None:
-    """The same log, the same last and best checkpoint, to the last bit."""
-    assert rows(ours) == rows(theirs)
-    left, right = open_run(ours).checkpoints, open_run(theirs).checkpoints
-    for entry, other in ((left.last(), right.last()), (left.best(), right.best())):
-        assert entry is not None
-        assert other is not None
-        assert (entry.step, entry.miou) == (other.step, other.miou)
-        tensors, others = left.read(entry), right.read(other)
-        assert tensors.keys() == others.keys()
-        assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == []
-    files = [{path.name for path in (folder / "checkpoints").iterdir()} for folder in (ours, theirs)]
-    assert files[0] == files[1]
+from latentseg.methods.table import METHODS
+from latentseg.runs import LOCK, Run, open_run
+from latentseg.training import loop, trainer
+from latentseg.training.loop import train
+from latentseg.training.trainer import training_step
 
 
 @pytest.fixture(scope="module")
@@ -139,33 +80,12 @@ def test_the_best_checkpoint_has_the_best_score(whole_run: Path) -> None:
     assert scores[best.step] == best.miou
 
 
-class StoppedError(Exception):
-    """The end of a process, for tests in this one."""
-
-
-def on_call(number: int, function: Callable[..., Any], action: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The same function, except that the result of call `number` goes through `action`."""
-    calls = 0
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        result = function(*args, **kwargs)
-        return action(result) if calls == number else result
-
-    return counted
-
-
-def stop(_result: Any) -> None:
-    raise StoppedError
-
-
 @pytest.mark.parametrize(("where", "call"), [("step", 4), ("validation", 3), ("first step", 1)])
 def test_a_stopped_run_goes_on_bit_for_bit(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int
 ) -> None:
     with monkeypatch.context() as patch:
-        owner, name = (training, "score_items") if where == "validation" else (training, "training_step")
+        owner, name = (loop, "score_items") if where == "validation" else (trainer, "training_step")
         patch.setattr(owner, name, on_call(call, getattr(owner, name), stop))
         with pytest.raises(StoppedError):
             train(tiny(), tmp_path / "run")
@@ -202,7 +122,7 @@ def test_the_other_methods_go_on_bit_for_bit(
     whole = train(config, tmp_path / "whole").folder
     assert rows(whole)[-2].keys() == terms | {"step"}
     with monkeypatch.context() as patch:
-        patch.setattr(training, "training_step", on_call(4, training.training_step, stop))
+        patch.setattr(trainer, "training_step", on_call(4, training_step, stop))
         with pytest.raises(StoppedError):
             train(config, tmp_path / "run")
     torch.manual_seed(99)
@@ -214,7 +134,7 @@ def test_the_other_methods_go_on_bit_for_bit(
     assert not any(torch.equal(start[name], moved[f"segmenter.{name}"]) for name in heads)
     for other in ("teacher", "peer"):  # kept in the checkpoint: none of them is what the segmenter is
         theirs = [name for name in moved if name.startswith(f"{other}.semantic_head") and name.endswith("weight")]
-        assert bool(theirs) == {"teacher": config.method.has_teacher, "peer": config.method.has_peer}[other]
+        assert bool(theirs) == (other in {*METHODS[method].follows, *METHODS[method].trains})
         assert not any(torch.equal(moved[name], moved[name.replace(other, "segmenter", 1)]) for name in theirs)
 
 
@@ -224,6 +144,7 @@ from pathlib import Path
 from latentseg.cli import main
 
 replace = Path.replace
+
 
 def replace_or_die(self, target):
     if target.name == "step_00000004.safetensors":
@@ -262,9 +183,6 @@ def test_a_term_that_is_not_finite_stops_the_run(
     assert_same_run(tmp_path / "run", whole_run)
 
 
-SUPERVISED = ["method.name=supervised", "steps=2", "validate_every=0", "data.scenes.val=1"]
-
-
 def test_a_learning_rate_that_is_too_high_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step [23]: the term 'ce' is (nan|inf); training stopped"):
         train(tiny(*SUPERVISED, "steps=4", "optim.lr=1e30", "checkpoint_every=1"), tmp_path / "high")
@@ -289,7 +207,7 @@ def test_double_precision_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytes
     config = tiny("precision=64-true", "steps=3", "checkpoint_every=1", "data.scenes.val=1")
     train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "training_step", on_call(3, training_step, stop))
+        patch.setattr(trainer, "training_step", on_call(3, training_step, stop))
         with pytest.raises(StoppedError):
             train(config, tmp_path / "run")
     train(config, tmp_path / "run", resume=True)
@@ -386,34 +304,6 @@ def test_all_labels_need_no_unlabelled_stream(tmp_path: Path) -> None:
     assert first.keys() == FIELDS - {"adv_u"} | {"step", "effective_0.1", "effective_0.9"}
 
 
-def state_of(config: Config) -> training.State:
-    dataset = open_dataset(config.data)
-    split = draw_split(dataset, config.data, config.seed)
-    torch.manual_seed(config.seed)
-    return build_state(config, dataset.classes, split)
-
-
-def test_methods_start_from_equal_weights_and_see_equal_labels() -> None:
-    configs = [tiny(), tiny("method.name=supervised")]
-    latent, supervised = (state_of(config).segmenter.state_dict() for config in configs)
-    assert {key for key in latent if key not in supervised} == {key for key in latent if "latent_head" in key}
-    assert [key for key in supervised if not torch.equal(latent[key], supervised[key])] == []
-    other = state_of(tiny("seed=1")).segmenter.state_dict()
-    assert not torch.equal(other["semantic_head.classify.weight"], latent["semantic_head.classify.weight"])
-
-    streams: list[list[Batch]] = []
-    for config, unlabeled in zip(configs, (True, False), strict=True):
-        dataset = open_dataset(config.data)
-        split = draw_split(dataset, config.data, config.seed)
-        mean = (0.5, 0.5, 0.5)
-        streams.append([batch for _, batch in batches(dataset, split, config, mean, unlabeled=unlabeled)])
-    for with_unlabeled, without in zip(*streams, strict=True):
-        assert torch.equal(with_unlabeled.images, without.images)
-        assert torch.equal(with_unlabeled.targets, without.targets)
-        assert with_unlabeled.unlabeled is not None
-        assert without.unlabeled is None
-
-
 def test_without_its_terms_the_method_is_the_baseline(tmp_path: Path) -> None:
     off = [f"method.lambda_{name}=0" for name in ("latent", "cons", "lbl_adv", "ulbl_adv")]
     latent = train(tiny(*off, "steps=4", "data.scenes.val=1"), tmp_path / "latent").folder
@@ -426,43 +316,6 @@ def test_without_its_terms_the_method_is_the_baseline(tmp_path: Path) -> None:
     assert [name for name in names if not torch.equal(left[name], right[name])] == []
 
 
-@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (1, 0.9**0.9), (5, 0.5**0.9), (9, 0.1**0.9)])
-def test_rates_decay_polynomially(step: int, factor: float) -> None:
-    config = tiny("optim.lr=0.01", "optim.discriminator_lr=0.002", "optim.power=0.9")
-    optimizers = state_of(config).optimizers
-    for _ in range(2):  # from the initial rates, not from the last ones
-        decay(optimizers, step / 10, config.optim.power)
-    rates = [group["lr"] for name in ("segmenter", "discriminator") for group in optimizers[name].param_groups]
-    assert rates == pytest.approx([0.01 * factor, 0.1 * factor, 0.002 * factor], rel=1e-12)
-
-
-def test_the_loop_applies_the_rate_of_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-
-    def note(*args: Any) -> dict[str, Tensor]:
-        seen.append(args[3]["segmenter"].param_groups[0]["lr"])
-        return training_step(*args)
-
-    monkeypatch.setattr(training, "training_step", note)
-    train(tiny(*SUPERVISED, "steps=3", "optim.lr=0.001", "optim.power=0.5"), tmp_path / "run")
-    assert seen == pytest.approx([0.001, 0.001 * (2 / 3) ** 0.5, 0.001 * (1 / 3) ** 0.5], rel=1e-12)
-
-
-def test_heads_learn_ten_times_faster() -> None:
-    state = state_of(tiny())
-    encoder, heads = state.optimizers["segmenter"].param_groups
-    assert heads["lr"] == pytest.approx(10 * encoder["lr"])
-    assert (encoder["momentum"], encoder["weight_decay"], heads["weight_decay"]) == (0.9, 1e-4, 1e-4)
-    adam = state.optimizers["discriminator"].param_groups[0]
-    assert (adam["lr"], adam["betas"]) == (1e-4, (0.9, 0.99))
-    ids = [id(parameter) for group in (encoder, heads) for parameter in group["params"]]
-    trained = [id(parameter) for parameter in state.segmenter.parameters() if parameter.requires_grad]
-    assert sorted(ids) == sorted(trained)
-    named = {id(parameter): name for name, parameter in state.segmenter.named_parameters()}
-    assert all(named[id(parameter)].startswith("encoder.") for parameter in encoder["params"])
-    assert not any(named[id(parameter)].startswith("encoder.") for parameter in heads["params"])
-
-
 def test_a_frozen_encoder_does_not_change(tmp_path: Path) -> None:
     config = tiny("model.frozen=true", "steps=2", "data.scenes.val=1")
     before = state_of(config).segmenter.state_dict()
@@ -471,81 +324,6 @@ def test_a_frozen_encoder_does_not_change(tmp_path: Path) -> None:
     for name, value in before.items():
         same = torch.equal(value, after[f"segmenter.{name}"])
         assert same == name.startswith(("encoder.", "pixel_")), name
-
-
-class Parts(Method):
-    """Two parts for one network and one for another."""
-
-    uses_unlabeled = False
-
-    def terms(self, nets: nn.ModuleDict, batch: Batch) -> list[Losses]:
-        first, second = (nets["segmenter"](batch.images * scale).square() for scale in (1, 3))
-        other = nets["discriminator"](batch.images).exp().mean()
-        return [
-            Losses("segmenter", {"a": Term(2.0, first.mean()), "b": Term(0.5, first.sum())}),
-            Losses("segmenter", {"c": Term(0.1, second.mean())}),
-            Losses("discriminator", {"d": Term(1.0, other)}),
-        ]
-
-    def forward(self, nets: Networks, batch: Batch, _step: int) -> Iterator[Losses]:
-        yield from self.terms(nets, batch)
-
-
-def test_one_step_is_one_step_along_the_gradient_of_the_sum() -> None:
-    torch.manual_seed(0)
-    nets = Networks({name: nn.Linear(3, 2).double() for name in ("segmenter", "discriminator")})
-    optimizers: dict[str, Any] = {name: SGD(net.parameters(), lr=0.01) for name, net in nets.items()}
-    fabric = make_fabric(tiny("precision=64-true"))
-    for step in range(2):  # a second one shows that gradients start from 0
-        batch = Batch(torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64))
-        summed = torch.stack([t.weight * t.value for part in Parts().terms(nets, batch) for t in part.terms.values()])
-        gradients = torch.autograd.grad(summed.sum(), list(nets.parameters()))
-        expected = [p.detach() - 0.01 * g for p, g in zip(nets.parameters(), gradients, strict=True)]
-        values = training_step(fabric, Parts(), nets, optimizers, batch, step)
-        for parameter, wanted in zip(nets.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.detach(), wanted, rtol=0, atol=1e-12)
-        assert list(values) == ["a", "b", "c", "d"]
-        assert not any(value.requires_grad for value in values.values())
-
-
-def test_the_methods_parts_add_up_to_the_gradient_of_the_sum() -> None:
-    """Eqs. 6, 11 and 12 of the real method, whose discriminator is switched on and off between the parts."""
-    config = tiny("method.consistency_start=0", "model.batchnorm=frozen")
-    dataset = open_dataset(config.data)
-    split = draw_split(dataset, config.data, config.seed)
-    _, batch = next(batches(dataset, split, config, (0.5, 0.5, 0.5)))
-    gradients: list[list[Tensor | None]] = []
-    for at_once in (True, False):
-        state = state_of(config)
-        nets = Networks(state.networks)
-        assert isinstance(state.method, Latent)
-        parts = list(state.method(nets, batch, 0)) if at_once else []
-        if at_once:
-            torch.autograd.backward(torch.stack([total(part) for part in parts]).sum())
-        else:
-            optimizers: dict[str, Any] = {name: SGD(net.parameters(), lr=0.0) for name, net in nets.items()}
-            training_step(make_fabric(config), state.method, nets, optimizers, batch, 0)
-        gradients.append([parameter.grad for parameter in nets.parameters()])
-    compared = 0
-    for left, right in zip(*gradients, strict=True):
-        assert (left is None) == (right is None)
-        if left is not None and right is not None:
-            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
-            compared += bool(left.abs().sum() > 0)
-    assert compared > 50
-
-
-def test_the_terms_are_weighed_and_summed() -> None:
-    losses = Losses("segmenter", {"a": Term(2.0, torch.tensor(3.0)), "b": Term(0.5, torch.tensor(1.0))})
-    assert float(total(losses)) == 6.5
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_term_that_is_not_finite_is_named(value: float) -> None:
-    values = {"real": torch.tensor(1.0), "fake": torch.tensor(value, dtype=torch.float64)}
-    with pytest.raises(UserError, match=f"step 8: the term 'fake' is {value}"):
-        check_finite(values, 7)
-    check_finite({"real": torch.tensor(1.0)}, 7)
 
 
 def test_the_environment_is_written_down(whole_run: Path) -> None:
