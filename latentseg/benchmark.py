@@ -18,8 +18,11 @@ from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.parallel import choose_device, choose_precision
 from latentseg.processor import full_speed
+from latentseg.progress import console, track
 from latentseg.training.trainer import Trainer
 
+UNTIMED = 2
+"""Steps of each choice that are not timed: the first ones take longer."""
 CLOSE = 0.99
 """Least cosine between the gradients of a choice and those of float32 for which the choice counts as exact enough."""
 
@@ -74,27 +77,28 @@ def time_choices(config: Config, tried: list[Choice], rounds: int) -> list[Timin
     Args:
         config: The run; its steps are those after the consistency has joined.
         tried: The choices; the first one gives the gradients that the others are compared with.
-        rounds: Timed steps of each choice, after two that are not timed.
+        rounds: Timed steps of each choice, after those that are not timed.
 
     Raises:
         UserError: The run could not begin.
     """
+    console.print(f"{len(tried)} choices, {UNTIMED} + {rounds} steps of each, in turns", highlight=False)
     dataset = open_dataset(config.data)
     drawn = draw_split(dataset, config.data, config.seed)
     split = Split(drawn.labeled[: config.batch_size], drawn.unlabeled[: config.batch_size])
     with tempfile.TemporaryDirectory() as folder, full_speed():
         config = config.model_copy(update={"cache_folder": folder, "devices": 1, "num_nodes": 1})
-        runs = [_Steps(_chosen(config, choice), dataset, split) for choice in tried]
-        for run in runs:
-            run.take()
-        gradients = [run.gradient() for run in runs]
-        for run in runs:
-            run.take()
+        runs = [_Steps(_chosen(config, choice), dataset, split) for choice in track(tried, "choices prepared")]
+        gradients: list[Tensor] = []
         seconds: list[list[float]] = [[] for _ in runs]
-        for run, taken in [*zip(runs, seconds, strict=True)] * rounds:
+        turns = [*itertools.product(range(UNTIMED + rounds), range(len(runs)))]
+        for turn, number in track(turns, "steps taken"):
             began = time.perf_counter()
-            run.take()
-            taken.append(time.perf_counter() - began)
+            runs[number].take()
+            if turn >= UNTIMED:
+                seconds[number].append(time.perf_counter() - began)
+            if turn == 0:
+                gradients.append(runs[number].gradient())
     cosines = [float(torch.cosine_similarity(gradients[0], gradient, dim=0)) for gradient in gradients]
     return [Timing(*parts) for parts in zip(tried, seconds, cosines, strict=True)]
 

@@ -53,14 +53,16 @@ def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, spli
     return Stores(stores[0], stores[-1])
 
 
-def features_are_cached(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> bool:
-    """Whether `cached_features` has nothing to compute. Nothing is written."""
+def stored_features(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> Stores | None:
+    """What `cached_features` would give if it had nothing to compute, else None. Nothing is written."""
+    stores = []
     for views, items in _needs(config, split, unlabeled):
         folder = cache_root(config) / _key(config, segmenter, _images(split), views)
         store = FeatureStore(folder) if (folder / "index.json").exists() else None
         if store is None or not all(store.holds(item.id) for item in items):
-            return False
-    return True
+            return None
+        stores.append(store)
+    return Stores(stores[0], stores[-1])
 
 
 def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, list[Item]]]:

@@ -130,7 +130,7 @@ class Checkpoints:
         if not path.exists():
             return {"steps": [], "best": None}
         try:
-            index = json.loads(path.read_text())
+            index = json.loads(path.read_text(encoding="utf-8"))
             named = [*index["steps"], *([index["best"]] if index["best"] else [])]
             for entry in named:
                 Entry(**entry)

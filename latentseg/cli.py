@@ -1,21 +1,18 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console, RenderableType
 
+from latentseg import __version__
 from latentseg.errors import UserError
 from latentseg.presets import describe_options, group_maps, load_config, preset_summaries, preset_text
 
-app = typer.Typer(
-    help="Train a semantic segmenter from a few labelled images and a pile of unlabelled ones.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True)
@@ -33,6 +30,21 @@ Source = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"latentseg {__version__}", markup=False, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train a semantic segmenter from a few labelled images and a pile of unlabelled ones."""
 
 
 def _show(table: RenderableType) -> None:
@@ -271,6 +283,8 @@ def quickstart(
 
 def main() -> None:
     """Run the command; a `UserError` becomes one clear message and status 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
     except UserError as error:

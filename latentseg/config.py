@@ -12,12 +12,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from latentseg.methods.table import METHODS
 
-# strict: `steps=true` is not 1.
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
+# strict: `steps=true` is not 1. Upper bounds are far above what anyone needs, and below what a machine, PyTorch or
+# Pillow fails at: such a value is a slip, and is refused before it crashes or hangs.
+Positive = Annotated[int, Field(gt=0, le=10**9, strict=True)]
+Natural = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]  # as torch.manual_seed takes them
+Side = Annotated[int, Field(ge=32, le=4096, strict=True)]  # in pixels; 32 is one cell of the coarsest maps
+Window = Annotated[int, Field(ge=8, le=8192, strict=True)]  # its side in pixels
+Scenes = Annotated[int, Field(gt=0, le=1_000_000, strict=True)]  # of a split: datasets.SCENES_APART
+Views = Annotated[int, Field(gt=0, le=10_000, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Scale = Annotated[float, Field(ge=0.05, le=8, strict=True)]
+Weight = Annotated[float, Field(ge=0, le=1e6, strict=True)]
+LearningRate = Annotated[float, Field(gt=0, le=100, strict=True)]
 
 
 class Mark(Enum):
@@ -40,17 +48,17 @@ class Section(BaseModel):
 class ScenesConfig(Section):
     """The embedded street scenes (`data.kind=scenes`): drawn when read, a pure function of seed and index."""
 
-    train: Positive = 400
+    train: Scenes = 400
     """Training scenes."""
-    val: Positive = 100
+    val: Scenes = 100
     """Validation scenes."""
-    test: Positive = 100
+    test: Scenes = 100
     """Test scenes."""
-    height: Annotated[int, Field(ge=32, strict=True)] = 144
+    height: Side = 144
     """Height of a scene in pixels."""
-    width: Annotated[int, Field(ge=32, strict=True)] = 256
+    width: Side = 256
     """Width of a scene in pixels."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of the whole set: another seed draws other scenes."""
 
 
@@ -63,7 +71,7 @@ class DataConfig(Section):
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: str | int | float = "1/8"
     """Which training images keep their labels: a fraction (1/8), a number (12), all (with a mask), or a list file."""
-    split_seed: Natural | None = None
+    split_seed: Seed | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool = False
     """Draw the labelled images so that every class occurs in them, if the training set holds it."""
@@ -75,13 +83,13 @@ class DataConfig(Section):
     """voc: folder of the masks."""
     holdout: Natural = 0
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
-    classes: list[str] | None = None
+    classes: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
-    class_map: dict[int, int] | None = None
+    class_map: dict[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=254, strict=True)]] | None = None
     """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
-    ignored_values: list[Annotated[int, Field(ge=0, le=255)]] = [255]
+    ignored_values: list[Annotated[int, Field(ge=0, le=255, strict=True)]] = [255]
     """Mask values that mean "no label"."""
-    resize: Annotated[Annotated[float, Field(gt=0, le=1, strict=True)], Mark.FEATURES] = 1.0
+    resize: Annotated[float, Field(ge=0.05, le=1, strict=True), Mark.FEATURES] = 1.0
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
     check: Annotated[Literal["full", "quick"], Mark.RUNTIME] = "full"
     """Before training: decode every file (full), or read only the headers and the labelled masks (quick)."""
@@ -106,9 +114,9 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random views of the training images. The paper: scale, crop, mirror; the photometric ones are off there."""
 
-    scale: Annotated[tuple[Rate, Rate], Mark.FEATURES] = (0.5, 1.5)
+    scale: Annotated[tuple[Scale, Scale], Mark.FEATURES] = (0.5, 1.5)
     """Range of the random scale, drawn uniformly."""
-    crop: Annotated[tuple[Positive, Positive], Mark.FEATURES] = (321, 321)
+    crop: Annotated[tuple[Side, Side], Mark.FEATURES] = (321, 321)
     """Height and width of the random crop; smaller images are padded (mean colour, target 255)."""
     mirror: Annotated[Share, Mark.FEATURES] = 0.5
     """Probability of a horizontal mirror."""
@@ -118,19 +126,23 @@ class AugmentConfig(Section):
     """Contrast is multiplied by 1 +- this."""
     saturation: Annotated[Share, Mark.FEATURES] = 0.0
     """Saturation is multiplied by 1 +- this."""
-    hue: Annotated[Annotated[float, Field(ge=0, le=0.5, strict=True)], Mark.FEATURES] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=True), Mark.FEATURES] = 0.0
     """Hue is turned by +- this, in turns."""
-    scale_step: Annotated[Rate | None, Mark.FEATURES] = None
+    scale_step: Annotated[Annotated[float, Field(ge=0.01, le=8, strict=True)] | None, Mark.FEATURES] = None
     """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
-    views: Positive | None = None
+    views: Views | None = None
     """Different views of each image, the same for every seed and epoch; a new one each epoch if null."""
-    labeled_views: Positive | None = None
+    labeled_views: Views | None = None
     """Views of each labelled image where they should be more than `views`: few images want many."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentConfig":
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale {self.scale} must be (lowest, highest)")
+        if self.scale_step:
+            steps = (self.scale[1] - self.scale[0]) / self.scale_step
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"scale_step={self.scale_step} does not divide the range of scale {self.scale}")
         if self.labeled_views and not self.views:
             raise ValueError(
                 "augment.labeled_views goes with augment.views, which counts those of the unlabelled images"
@@ -161,7 +173,7 @@ class StrongConfig(Section):
     """Probability of a Gaussian blur with a deviation of 0.1 to 2 pixels."""
     cutmix: Share = 0.5
     """Probability of CutMix, a box of another image (fixmatch, unimatch, match_loss=labels; 1 in the other methods)."""
-    feature_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.5
+    feature_dropout: BelowOne = 0.5
     """cache=features: share of the channels that are dropped in a strong view, whose image cannot be changed there."""
     feature_noise: Weight = 0.0
     """cache=features: Gaussian noise on a strong view's features, in deviations of each channel."""
@@ -187,24 +199,24 @@ class ModelConfig(Section):
     """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
     channels_last: Annotated[bool, Mark.RUNTIME] = True
     """Channels of a pixel side by side in memory; otherwise the pixels of a channel. `latentseg benchmark` compares."""
-    micro_batches: Positive = 1
+    micro_batches: Annotated[int, Field(gt=0, le=4096, strict=True)] = 1
     """Micro-batches that the encoder takes one by one, each computed again for its gradient: less memory, more time."""
     head: Literal["aspp", "light"] = "light"
     """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
-    head_channels: Positive = 96
+    head_channels: Annotated[int, Field(gt=0, le=2048, strict=True)] = 96
     """Width of the fused map and of the light heads."""
     head_stride: Literal[4, 8, 14, 16] = 8
     """Stride of the fused map that the light heads work on, one of the encoder's: 4 or 8, of a plain ViT its patch."""
-    aspp_rates: Annotated[list[Literal[6, 12, 18, 24]], Field(min_length=1)] = [6, 12, 18, 24]
+    aspp_rates: Annotated[list[Literal[6, 12, 18, 24]], Field(min_length=1, max_length=4)] = [6, 12, 18, 24]
     """Dilations of the aspp head. AdvSemiSeg's code uses 6 and 12 only, by an early return."""
 
 
 class DiscriminatorConfig(Section):
     """The discriminator on class-probability maps (AdvSemiSeg, arXiv:1802.07934)."""
 
-    width: Positive = 64
+    width: Annotated[int, Field(gt=0, le=512, strict=True)] = 64
     """Channels of the first convolution; 2, 4 and 8 times as many follow."""
-    downscale: Positive = 1
+    downscale: Annotated[int, Field(gt=0, le=64, strict=True)] = 1
     """Factor by which the maps are averaged down before the discriminator sees them. 1: as in the paper."""
     real_maps: Literal["batch", "loader"] = "batch"
     """Truth that the discriminator sees: of the step's own labelled batch, or of another one (AdvSemiSeg's code)."""
@@ -216,7 +228,7 @@ def _known_method(name: str) -> str:
     return name
 
 
-Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
+Groups = Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=2, max_length=255)]
 
 
 class MethodConfig(Section):
@@ -250,7 +262,7 @@ class MethodConfig(Section):
     """Weight of what the weak view's prediction teaches the strong view (cps: one network the other)."""
     threshold: Share = 0.95
     """Predictions at least this confident are pseudo-labels; their share weighs an imitation. cps: not used."""
-    teacher_decay: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.99
+    teacher_decay: BelowOne = 0.99
     """The teacher keeps this much of itself per step; 0: it is the student itself."""
     match_loss: Literal["squared", "labels"] = "squared"
     """Imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
@@ -258,7 +270,7 @@ class MethodConfig(Section):
     """Pixels that the teacher's latent map supervises."""
     latent_target: Literal["latent", "semantic"] = "latent"
     """The map that does; semantic is the control, the teacher's own class probabilities."""
-    sharpen: Rate = 1.0
+    sharpen: Annotated[float, Field(ge=0.01, le=100, strict=True)] = 1.0
     """Temperature of that map; below 1 it is sharper."""
     weigh_entropy: bool = False
     """Weigh each pixel by 1 - H / log L, the certainty of that map."""
@@ -280,21 +292,21 @@ class OptimConfig(Section):
 
     name: Literal["sgd", "adamw"] = "sgd"
     """Optimiser of encoder and heads: SGD as in the paper, or AdamW, which suits vision transformers."""
-    lr: Rate = 2.5e-4
+    lr: LearningRate = 2.5e-4
     """Learning rate of the encoder."""
-    head_factor: Rate = 10.0
+    head_factor: Annotated[float, Field(gt=0, le=10_000, strict=True)] = 10.0
     """The heads learn this many times faster than the encoder."""
-    encoder_updates: Positive = 1
+    encoder_updates: Annotated[int, Field(gt=0, le=100, strict=True)] = 1
     """Updates of the encoder per step with one gradient (AdvSemiSeg's code: 3, its parameter list repeats them)."""
-    momentum: Share = 0.9
+    momentum: BelowOne = 0.9
     """Momentum of SGD. AdamW has PyTorch's betas, 0.9 and 0.999."""
-    weight_decay: Weight = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, le=10, strict=True)] = 1e-4
     """Weight decay of SGD, or of AdamW, where it does not pass through the moments."""
-    discriminator_lr: Rate = 1e-4
+    discriminator_lr: LearningRate = 1e-4
     """Learning rate of the discriminator (Adam)."""
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     """Betas of the discriminator's Adam."""
-    power: Weight = 0.9
+    power: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.9
     """Exponent of the polynomial decay of all rates, per step."""
 
     @model_validator(mode="after")
@@ -312,17 +324,17 @@ class InferenceConfig(Section):
 
     mode: Literal["whole", "slide"] = "whole"
     """The image at once, or windows that overlap."""
-    window: tuple[Positive, Positive] = (321, 321)
+    window: tuple[Window, Window] = (321, 321)
     """slide: height and width of the window, in pixels of the (resized) image."""
-    overlap: Annotated[float, Field(ge=0, lt=1, strict=True)] = 1 / 3
+    overlap: Annotated[float, Field(ge=0, le=0.9, strict=True)] = 1 / 3
     """slide: share by which neighbouring windows overlap."""
-    scales: Annotated[list[Rate], Field(min_length=1)] = [1.0]
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=32)] = [1.0]
     """Scales whose probabilities are averaged."""
     mirror: bool = False
     """Average with the mirrored image."""
-    pad_to: tuple[Positive, Positive] | None = None
+    pad_to: tuple[Window, Window] | None = None
     """whole: pad to this height and width where it is larger (AdvSemiSeg on VOC: 505); only as needed if null."""
-    batch_size: Positive | None = None
+    batch_size: Annotated[int, Field(gt=0, le=4096, strict=True)] | None = None
     """Images of equal size predicted at once; null: small ones several, up to 2^18 pixels on a CPU, 2^22 on a GPU."""
     miou_over: Literal["occurring", "hit", "all"] = "occurring"
     """Classes in the mean: in truth or prediction; with a true positive (AdvSemiSeg); all, absent as 0 (UniMatch)."""
@@ -333,23 +345,23 @@ class Config(Section):
 
     steps: Positive = 20000
     """Optimiser steps; each uses one labelled and one unlabelled batch."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of everything random: the draw of labels, weights, order, views."""
-    batch_size: Positive = 10
+    batch_size: Annotated[int, Field(gt=0, le=4096, strict=True)] = 10
     """Images in a labelled batch, over all processes; the unlabelled batch has as many."""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Mark.RUNTIME] = "auto"
     """Where to compute."""
-    devices: Annotated[Positive, Mark.RUNTIME] = 1
+    devices: Annotated[int, Field(gt=0, le=256, strict=True), Mark.RUNTIME] = 1
     """Processes on this machine, one per GPU or several on a CPU; they share the batch. Under torchrun what it says."""
-    num_nodes: Annotated[Positive, Mark.RUNTIME] = 1
+    num_nodes: Annotated[int, Field(gt=0, le=4096, strict=True), Mark.RUNTIME] = 1
     """Machines, each with that many processes, started by torchrun or SLURM."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
     """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
     compile: Annotated[bool, Mark.RUNTIME] = False
     """torch.compile for the encoder: a minute before the first step. Slower on the CPUs tried; for GPUs (not tried)."""
-    workers: Annotated[Natural, Mark.RUNTIME] = 0
+    workers: Annotated[int, Field(ge=0, le=128, strict=True), Mark.RUNTIME] = 0
     """Processes that load data; 0: a thread, one batch ahead. The batches are the same for any number."""
-    threads: Annotated[Positive | None, Mark.RUNTIME] = None
+    threads: Annotated[Annotated[int, Field(gt=0, le=1024, strict=True)] | None, Mark.RUNTIME] = None
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
     log_every: Annotated[Positive, Mark.RUNTIME] = 20
     """Steps between two lines of metrics.jsonl."""

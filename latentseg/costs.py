@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, features_are_cached
+from latentseg.caching import cache_root, stored_features
 from latentseg.config import Config
 from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
 from latentseg.data.check import check_data
@@ -49,7 +49,7 @@ class Costs:
     scoring: float
     """Seconds per scored image; NaN if none can be scored."""
     features: float
-    """Seconds per view of an image for its features, once; 0 if all that the run reads are cached."""
+    """Seconds per view of an image for its features, once; 0 if they are all cached."""
     feature_bytes: int
     """Bytes on disk per view of an image for its features."""
     checkpoint_bytes: int
@@ -76,8 +76,8 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
     Args:
         config: The run.
         dataset: Its data set, if it is open already.
-        folder: Where features of a few images are kept, unless all that the run reads are cached; a temporary folder
-            if None.
+        folder: Where features of a few images are kept, unless the cache holds all that the run reads; a temporary
+            folder if None.
 
     Raises:
         UserError: The run could not begin.
@@ -88,17 +88,20 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
         stack.enter_context(_threads(config.threads))
         stack.enter_context(full_speed())
         config = config.model_copy(update={"devices": 1, "num_nodes": 1})
-        trainer = Trainer.open(config, dataset, part=Part(0, processes))
-        trainer.place()
-        split, reads, segmenter = trainer.split, trainer.method.uses_unlabeled, trainer.state.segmenter
-        cached = config.cache == "features" and features_are_cached(config, segmenter, split, reads)
+        dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
+        split = draw_split(dataset, config.data, config.seed)
+        reads = METHODS[config.method.name].uses_unlabeled(config.method)
+        trainer = Trainer.open(config, dataset, split, Part(0, processes))
+        trainer.place()  # the cache knows the encoder's weights in their precision
+        cached = config.cache == "features" and stored_features(config, trainer.state.segmenter, split, reads)
         if config.cache != "none" and not cached:  # a few images, which are there after the step that is not timed
-            trainer.split = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
-            trainer.config = config.model_copy(update={"cache_folder": str(folder)})
+            few = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
+            config = config.model_copy(update={"cache_folder": str(folder)})
+            trainer = Trainer.open(config, dataset, few, Part(0, processes))
         costs = _time_steps(trainer)
         if config.cache == "features":
-            stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             seen = views(config, trainer.split, reads)
+            stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             costs = replace(costs, features=0.0 if cached else costs.features / seen, feature_bytes=stored // seen)
         scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
@@ -161,7 +164,8 @@ def _lines(
     yield "step", f"{1000 * costs.early:.0f} ms{late}; {100 * costs.loading:.1f} % of it waiting for images"
     steps = costs.training_seconds(config, start)
     parts = [f"{config.steps - start} steps {duration(steps)}"]
-    validations = math.ceil(config.steps / config.validate_every) if config.validate_every else 1
+    every = config.validate_every or config.steps
+    validations = sum(done > start for done in {*range(every, config.steps, every), config.steps})
     validating = validations * scored * costs.scoring if scored else 0.0
     if scored:
         parts.append(f"{validations} validation{'s' if validations > 1 else ''} {duration(validating)}")

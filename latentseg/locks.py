@@ -41,7 +41,7 @@ def _space() -> str:
     if sys.platform == "win32":
         return ""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"{socket.gethostname()} {sys.platform}"
@@ -53,7 +53,7 @@ def _born(pid: int) -> str | None:
         return None  # os.kill(pid, 0) would end it
     if sys.platform == "linux":
         try:
-            parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            parts = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             return None
         return None if parts[0] in "ZX" else parts[19]
@@ -206,7 +206,7 @@ def _chain(path: Path) -> Chain:
 def _read(place: Path, tries: int = 5) -> Owner | None:
     for _ in range(tries):
         try:
-            return Owner(**json.loads(place.read_text()))
+            return Owner(**json.loads(place.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError):  # being written, on a disk without hard links

@@ -6,6 +6,7 @@ share of the pixels (`share`), and P_b comes from counts of all processes (`whol
 in the same order, also one without any labelled pixel.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from latentseg.errors import UserError
 
 Thing = TypeVar("Thing")
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
+STARTERS = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "MASTER_ADDR")
+"""Environment variables by which processes on several machines find each other."""
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 """What PyTorch's errors say when another process is gone."""
 
@@ -90,7 +93,8 @@ def make_fabric(config: Config) -> Fabric:
         config: Device, processes and precision.
 
     Raises:
-        UserError: There is no such device, or the processes that torchrun started are not those of the configuration.
+        UserError: There is no such device, the processes that torchrun started are not those of the configuration, or
+            nothing has started any on the other machines.
     """
     processes = config.devices * config.num_nodes
     device = choose_device(config.device)
@@ -101,6 +105,12 @@ def make_fabric(config: Config) -> Fabric:
             f"torchrun started {started} processes, the configuration has {processes} (devices={config.devices}, "
             f"num_nodes={config.num_nodes}): let devices be torchrun's --nproc-per-node, num_nodes its --nnodes"
         )
+    if config.num_nodes > 1 and not os.environ.keys() & set(STARTERS):
+        raise UserError(
+            f"num_nodes={config.num_nodes}: nothing here says where the other machines are, and this one would wait "
+            f"forever; start it on each by torchrun or srun (docs/scaling.md), or take num_nodes=1"
+        )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of each precision and process otherwise
     try:
         return Fabric(
             accelerator=device.type,

@@ -47,6 +47,9 @@ class Run:
     classes: tuple[str, ...]
     palette: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.config.method.name}, {len(self.classes)} classes)"
+
     @property
     def checkpoints(self) -> Checkpoints:
         """The run's checkpoints."""
@@ -179,7 +182,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
             raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
     config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
     try:
-        entries = json.loads((folder / "classes.json").read_text())
+        entries = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         names = tuple(str(entry["name"]) for entry in entries)
         palette = np.array([entry["color"] for entry in entries], np.uint8).reshape(len(names), 3)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -213,7 +216,7 @@ class Log:
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Add one line: figures after `step` steps."""
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | finite_or_none(figures)) + "\n")
         for name, value in figures.items():
             if isinstance(value, int | float):
@@ -237,7 +240,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl. A last line that a killed process left unfinished is left out."""
     path = folder / "metrics.jsonl"
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -1,6 +1,8 @@
 """The choices that a user's machine decides: timed in turns, compared, the fastest exact one named."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ from rich.console import Console
 from torch import nn
 
 from latentseg.benchmark import Choice, Timing, choices, report, time_choices
-from latentseg.cli import app
 from latentseg.presets import load_config
 from latentseg.training.loop import train
 
@@ -49,12 +50,17 @@ def test_the_fastest_that_is_exact_enough_is_named() -> None:
     assert "0.75" in text  # the middle of 1/2, 3/4 and 2/2
 
 
-def test_the_command_prints_them() -> None:
-    from typer.testing import CliRunner  # noqa: PLC0415
-
-    result = CliRunner().invoke(app, ["benchmark", "scenes", *TINY, "--rounds", "1"])
-    assert result.exit_code == 0
-    assert "fastest: precision=" in result.stdout
+def test_the_command_shows_what_it_does_and_no_chatter() -> None:
+    """In a process of its own: Lightning's log knows the real stderr only."""
+    words = ["latentseg", "benchmark", "scenes", *TINY, "--rounds", "1"]
+    code = f"import sys; from latentseg import cli, progress; progress.LINE_SECONDS = 0; sys.argv = {words}; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "fastest: precision=" in done.stdout
+    lines = done.stderr.splitlines()
+    assert lines[0] == "4 choices, 2 + 1 steps of each, in turns"
+    assert [line.split("  ")[0] for line in lines[1:5]] == [f"choices prepared {number}/4" for number in (1, 2, 3, 4)]
+    assert [line.split("  ")[0] for line in lines[5:]] == [f"steps taken {number}/12" for number in range(1, 13)]
 
 
 def test_encoders_are_compiled_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

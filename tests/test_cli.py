@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,10 @@ def test_help_lists_the_verbs() -> None:
     assert all(f"  {verb} " in output for verb in VERBS if " " not in verb)
     assert "PRESET_OR_YAML" in run("train", "--help")
     assert "key=value" in run("train", "--help")
+
+
+def test_version() -> None:
+    assert run("--version") == f"latentseg {metadata.version('latentseg')}\n"
 
 
 def test_presets() -> None:

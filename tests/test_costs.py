@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,22 @@ def test_time_follows_the_steps_and_the_validations(monkeypatch: pytest.MonkeyPa
     assert "memory 1.5 GB" in text
     assert "disk 8 MB in the run folder" in text
     assert "features" not in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "start", "validations"),
+    [(10, 3, 0, 4), (9, 3, 0, 3), (10, 0, 0, 1), (10, 3, 3, 3), (10, 3, 10, 0)],
+)
+def test_validations_are_those_of_the_training(
+    steps: int, every: int, start: int, validations: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every so many steps and after the last one, from where a run goes on."""
+    last = SimpleNamespace(checkpoints=SimpleNamespace(last=lambda: SimpleNamespace(step=start)))
+    monkeypatch.setattr(costs, "check_run_folder", lambda *_: None)
+    monkeypatch.setattr(costs, "open_run", lambda _: last)
+    (tmp_path / "config.yaml").touch()
+    text = shown(monkeypatch, MEASURED, f"steps={steps}", f"validate_every={every}", run=tmp_path)
+    assert re.search(rf", {validations} validations? {9 * validations} s", text)  # three images of 3 s
 
 
 def test_processes_and_features_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

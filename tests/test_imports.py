@@ -64,6 +64,11 @@ def test_data_and_models_do_not_know_each_other() -> None:
     assert not any("data" in ours(module) for module in below("models"))
 
 
+@pytest.mark.parametrize("module", below("scenes"))
+def test_scenes_know_nothing_of_the_house(module: str) -> None:
+    assert ours(module) <= {"scenes", "errors"}
+
+
 @pytest.mark.parametrize("module", below("methods"))
 def test_methods_know_no_loop(module: str) -> None:
     assert ours(module) <= {"methods", "losses", "config", "data", "features", "errors", "parallel"}

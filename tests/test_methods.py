@@ -11,7 +11,7 @@ from latentseg.methods.latent import Latent, effective
 
 
 def latent(alpha: float = 0.25, start: int = 0, **weights: float) -> Latent:
-    method = built(alpha, start, **weights)
+    method = built(weights, alpha, start)
     assert isinstance(method, Latent)
     return method
 
@@ -179,6 +179,6 @@ def test_effective_latent_classes() -> None:
 def test_supervised_is_the_cross_entropy_alone() -> None:
     nets = networks(adversarial=False)
     labeled_only = latent(lambda_latent=0, lambda_cons=0, lambda_lbl_adv=0, lambda_ulbl_adv=0)
-    supervised, ours = run(built(name="supervised"), nets), run(labeled_only, nets)
+    supervised, ours = run(built({"name": "supervised"}), nets), run(labeled_only, nets)
     assert list(supervised) == list(ours) == ["ce"]
     assert supervised == ours

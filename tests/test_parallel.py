@@ -290,6 +290,7 @@ def test_one_process_sums_nothing() -> None:
     [
         (["batch_size=4", "devices=3"], {}, "batch_size=4 cannot be divided among 3 processes"),
         (["devices=2"], {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun started 4 processes"),
+        (["num_nodes=2"], {}, "num_nodes=2: nothing here says where the other machines are"),
         ([], {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, "torchrun started 2 processes, the configuration has 1"),
     ],
 )

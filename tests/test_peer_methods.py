@@ -19,15 +19,16 @@ TRUST = 0.593  # most of the toy's unlabelled pixels are above, some below
 
 
 def advsemiseg(start: int = 0, **options: float) -> Method:
-    return built(start=start, name="advsemiseg", trust=TRUST, **options)
+    return built({"name": "advsemiseg", "trust": TRUST, **options}, start=start)
 
 
 def given(start: int = 0, **options: float) -> Method:
-    return built(start=start, name="given_classes", groups={"x": ["a", "d"], "y": ["b", "c"]}, **options)
+    groups = {"x": ["a", "d"], "y": ["b", "c"]}
+    return built({"name": "given_classes", "groups": groups, **options}, start=start)
 
 
 def symmetric(start: int = 0, **options: float) -> Method:
-    return built(start=start, name="symmetric", **options)
+    return built({"name": "symmetric", **options}, start=start)
 
 
 BUILD: dict[str, tuple[Callable[..., Method], int]] = {
@@ -232,7 +233,7 @@ def test_the_discriminator_takes_its_truth_from_another_batch_if_there_is_one() 
 )
 def test_consistency_teaches_the_branch_that_the_option_names(gradient: str, semantic: bool, latent: bool) -> None:
     options = {"lambda_latent": 0.0, "lambda_lbl_adv": 0.0, "lambda_ulbl_adv": 0.0, "consistency_gradient": gradient}
-    method, nets = built(**options), networks(adversarial=False)
+    method, nets = built(options), networks(adversarial=False)
     parts = method(nets, batch(), 0)
     next(parts)
     next(parts).terms["cons"].value.backward()

@@ -35,7 +35,7 @@ def nets_for(name: str) -> Networks:
 
 
 def build(name: str) -> Method:
-    return built(name=name, groups="identity", threshold=0.3, teacher_decay=0.4)
+    return built({"name": name, "groups": "identity", "threshold": 0.3, "teacher_decay": 0.4})
 
 
 class Spy:
@@ -138,7 +138,7 @@ def test_a_method_is_its_file_its_row_and_its_options(monkeypatch: pytest.Monkey
     assert config.method.name == "smoothed"
     with pytest.raises(UserError, match=r"is not read by method\.name=smoothed"):
         load_config("scenes", ["method.name=smoothed", "method.trust=0.5"])
-    method = built(name="smoothed", sharpen=0.5)
+    method = built({"name": "smoothed", "sharpen": 0.5})
     assert isinstance(method, Smoothed)
     assert not method.uses_unlabeled
     nets = networks(adversarial=False)

@@ -7,7 +7,6 @@ words and tables, `files` writes and reads RUN/analysis, with the picture of `he
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -84,10 +83,10 @@ def analyse(
     items = dataset.items(split)
     segmenter, step = load_segmenter(opened, checkpoint)
     if segmenter.num_latent == 0:
+        able = [name for name, row in METHODS.items() if row.second != "nothing"]
         raise UserError(
             f"{run} has no latent branch (method.name={opened.config.method.name}), so there is nothing to analyse: "
-            f"take a run of another method ({', '.join(name for name, row in METHODS.items() if row.second != 'nothing')})"
-            f", and name this one with --baseline"
+            f"take a run of another method ({', '.join(able)}), and name this one with --baseline"
         )
     ours = _Model(opened, segmenter, step, dataset)
     other = None if baseline is None else _open_baseline(baseline, ours, overrides)

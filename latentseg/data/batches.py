@@ -192,9 +192,6 @@ class StepDataset(TorchDataset[Batch]):
     The view of an image depends on seed, stream, epoch and index alone; with `augment.views` on its id and the
     number of the view, which is the epoch modulo the number of views. A strong view depends on seed, stream, epoch,
     index and its number, so it is a new one each epoch even then.
-
-    Attributes:
-        notes: What the user should know about the streams.
     """
 
     def __init__(
@@ -210,7 +207,6 @@ class StepDataset(TorchDataset[Batch]):
         self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
         self.part, self.row = part, METHODS[config.method.name]
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
-        self.notes = batch_notes(split, config.batch_size, self.uses_unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
 
     def __len__(self) -> int:
@@ -273,14 +269,30 @@ class StepDataset(TorchDataset[Batch]):
         return self._targets[item.id, number].long()
 
 
-def batch_notes(split: Split, batch_size: int, unlabeled: bool = True) -> list[str]:
-    """A note for each stream with fewer images than a batch."""
+def batch_notes(
+    split: Split, batch_size: int, unlabeled: bool = True, cutmix: bool = False, processes: int = 1
+) -> list[str]:
+    """What the user should know about the streams: images that repeat in a batch, CutMix without a second image.
+
+    Args:
+        split: Labelled and unlabelled images.
+        batch_size: Images in a batch, over all processes.
+        unlabeled: Whether the method uses unlabelled images.
+        cutmix: Whether it mixes them.
+        processes: Processes that share the batch.
+    """
     streams = [("labelled", split.labeled)] + [("unlabelled", split.unlabeled)] * unlabeled
-    return [
+    notes = [
         f"{len(items)} {name} images are fewer than a batch ({batch_size}): they repeat within it, in other views"
         for name, items in streams
         if 0 < len(items) < batch_size
     ]
+    if cutmix and unlabeled and split.unlabeled and batch_size == processes:
+        notes.append(
+            f"CutMix changes nothing with one unlabelled image in each process, as there is no other to cut from: "
+            f"take batch_size={2 * processes} or more"
+        )
+    return notes
 
 
 def batches(

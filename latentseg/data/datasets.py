@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
-from latentseg.data import scenes
 from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
@@ -32,12 +31,14 @@ from latentseg.data.images import (
     read_mask,
     read_pair,
     read_rgb,
+    read_text,
     resized,
     resized_ids,
     voc_color,
     voc_root,
 )
 from latentseg.errors import UserError
+from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
 
 HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
 SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
@@ -206,7 +207,7 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
             mask = Image.fromarray(dataset.read_targets(item))
             mask.putpalette(dataset.palette.tobytes())
             mask.save(labels)
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
     return len(items)
@@ -214,7 +215,7 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
 
 @lru_cache(maxsize=8)  # image and targets of a scene come from one drawing
 def _draw(config: ScenesConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    return scenes.draw_scene(config.seed, index, config.height, config.width)
+    return draw_scene(config.seed, index, config.height, config.width)
 
 
 def _voc(config: DataConfig) -> Layout:
@@ -228,7 +229,7 @@ def _voc(config: DataConfig) -> Layout:
     splits: dict[str, list[Item]] = {}
     for split, name in (("train", train), ("val", "val"), ("test", "test")):
         if (lists / f"{name}.txt").is_file():
-            lines = (lists / f"{name}.txt").read_text().splitlines()
+            lines = read_text(lists / f"{name}.txt").splitlines()
             stems = [Path(line.split()[0]).stem for line in lines if line.strip()]  # some lists name files
             splits[split] = [
                 Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if f"{i}.png" in have else None)
@@ -264,7 +265,7 @@ def _folder(config: DataConfig) -> Layout:
         of_stem = files_by_stem(masks / split)
         splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
     names = root / "classes.txt"
-    lines = [line.strip() for line in names.read_text().splitlines()] if names.is_file() else []
+    lines = [line.strip() for line in read_text(names).splitlines()] if names.is_file() else []
     return Layout(root, splits, tuple(line for line in lines if line) or None)
 
 
@@ -272,12 +273,10 @@ def _scenes(config: DataConfig) -> Layout:
     numbers = {"train": config.scenes.train, "val": config.scenes.val, "test": config.scenes.test}
     splits: dict[str, list[Item]] = {}
     for first, (split, number) in enumerate(numbers.items()):
-        if number > SCENES_APART:
-            raise UserError(f"data.scenes.{split}={number} is more than {SCENES_APART}")
         splits[split] = [Item(f"{split}/{i}", scene=first * SCENES_APART + i) for i in range(number)]
-    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(scenes.PALETTE)}
-    values = {value: value for value in range(len(scenes.CLASSES))}
-    return Layout(None, splits, tuple(scenes.CLASSES), values, r_g_b)
+    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(PALETTE)}
+    values = {value: value for value in range(len(CLASSES))}
+    return Layout(None, splits, tuple(CLASSES), values, r_g_b)
 
 
 def _part(root: Path, name: str, kind: str) -> Path:
@@ -327,13 +326,16 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
             f"data.classes names {len(names)} classes, data.kind={config.kind} has {len(own)}; "
             f"say with data.class_map which mask value belongs to which class"
         )
-    if len(names) > IGNORE_INDEX:
-        raise UserError(f"data.classes names {len(names)} classes; at most {IGNORE_INDEX} fit, 255 means ignored")
+    if not 2 <= len(names) <= IGNORE_INDEX or len(set(names)) < len(names):
+        raise UserError(
+            f"{len(names)} names for {len(set(names))} classes: 2 to {IGNORE_INDEX} classes are possible (255 means "
+            f"ignored), each with a name of its own; change data.classes or classes.txt"
+        )
     for value, number in (config.class_map or {}).items():
-        if not 0 <= value <= 255 or not 0 <= number < len(names):
+        if number >= len(names):
             raise UserError(
-                f"data.class_map: {value}: {number} is not possible; mask values are 0..255 and class ids "
-                f"0..{len(names) - 1} (data.classes names {len(names)})"
+                f"data.class_map: {value}: {number} is not possible; class ids are 0..{len(names) - 1} (data.classes "
+                f"names {len(names)})"
             )
     return names
 

@@ -35,7 +35,7 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            content = json.loads((folder / "index.json").read_text())
+            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             self.views, self.crop = int(content["views"]), (int(content["crop"][0]), int(content["crop"][1]))
             self._number = {str(name): number for number, name in enumerate(content["images"])}
             self._maps = int(content["maps"])
@@ -114,6 +114,6 @@ def create_store(
         for name, (shape, kind) in arrays.items():  # sparse files: the disk fills as images come
             np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
         content = {"images": list(images), "views": views, "crop": list(crop), "maps": len(shapes)}
-        (folder / "index.json").write_text(json.dumps(content))  # last: with it the store is complete
+        (folder / "index.json").write_text(json.dumps(content), encoding="utf-8")  # last: with it the store is complete
     except OSError as error:
         raise UserError(f"cannot write features to {folder}: {error}; set cache_folder=FOLDER") from error

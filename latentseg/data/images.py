@@ -77,6 +77,18 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
 
 
+def read_text(path: Path) -> str:
+    """The text of a list or of class names: UTF-8 whatever the locale, with or without the mark that Windows writes.
+
+    Raises:
+        UserError: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text in UTF-8 ({error}); save it as UTF-8") from error
+
+
 def read_rgb(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
     """An image file as RGB, uint8, shape (H, W, 3).
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from latentseg.config import DataConfig
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, image_files
+from latentseg.data.images import IGNORE_INDEX, image_files, read_text
 from latentseg.errors import UserError
 
 
@@ -87,7 +87,7 @@ def read_list(dataset: Dataset, path: Path) -> list[Item]:
         for item in dataset.items(split)
     }
     chosen: dict[str | Path, Item] = {}
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if dataset.config.kind == "cityscapes":  # UniMatch's lists name the same labels under numbers of their own
         text = text.replace("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
     for number, line in enumerate(text.splitlines(), start=1):

@@ -14,6 +14,9 @@ from latentseg.config import RENAMED, Config
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS, readers
 
+UNREADABLE = (OmegaConfBaseException, YAMLError, ValueError, IndexError, RecursionError)
+"""What OmegaConf and PyYAML raise at what they cannot read; ValueError is also a number of thousands of digits."""
+
 
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
@@ -29,14 +32,14 @@ def preset_text(name: str) -> str:
     """
     if name not in preset_names():
         raise UserError(f"no preset {name}; there are {', '.join(preset_names())}")
-    return (resources.files(__name__) / f"{name}.yaml").read_text()
+    return (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def group_maps() -> dict[str, dict[str, list[str]]]:
     """The maps from groups to classes that come with the package, by name, for `method.groups`."""
     folder = resources.files(__name__) / "groups"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {Path(entry.name).stem: _mapping(entry.read_text(), entry.name) for entry in files}
+    return {Path(entry.name).stem: _mapping(entry.read_text(encoding="utf-8"), entry.name) for entry in files}
 
 
 def preset_summaries() -> dict[str, str]:
@@ -62,7 +65,7 @@ def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> lis
 
 
 def load_config(
-    source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False, unread: bool = False
+    source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False, keep_unread: bool = False
 ) -> Config:
     """Read a preset or a YAML file, apply overrides and check everything.
 
@@ -71,7 +74,7 @@ def load_config(
         overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`. One that the method does not
             read is refused.
         of_run: The file is the config.yaml of a run folder: options that have another name by now are read.
-        unread: Overrides may be of options that the method does not read.
+        keep_unread: Overrides that the method does not read are not refused.
 
     Raises:
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
@@ -86,19 +89,22 @@ def load_config(
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
             raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
+        _known_path(key.strip())
         try:
             parsed = OmegaConf.from_dotlist([override])
             OmegaConf.update(tree, key.strip(), OmegaConf.select(parsed, key.strip()), merge=False, force_add=True)
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"override {override!r} cannot be read: {error}".splitlines()[0]) from error
-        _known_path(key.strip())
-    values = OmegaConf.to_container(tree, resolve=True)
+        except UNREADABLE as error:
+            raise UserError(f"override {override[:200]!r} cannot be read: {error}".splitlines()[0]) from error
+    try:
+        values = OmegaConf.to_container(tree, resolve=True)
+    except UNREADABLE as error:
+        raise UserError(f"{source}: a reference of the form ${{...}} leads nowhere: {error}".splitlines()[0]) from error
     if isinstance(values, dict) and isinstance(values.get("method"), dict):
         groups = values["method"].get("groups")
         if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
             values["method"]["groups"] = _read_groups(groups)
     config = check_config(values, str(source))
-    for override in () if unread else overrides:
+    for override in () if keep_unread else overrides:
         refuse_unread(override.partition("=")[0].strip(), config.method.name)
     return config
 
@@ -132,7 +138,11 @@ def check_config(values: Any, source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "\n".join(_explain(line) for line in error.errors())) from error
+        lines: dict[str, list[str]] = {}  # one for each option, whatever the number of types it may have
+        for option, message in map(_explain, error.errors()):
+            lines.setdefault(option, []).append(message)
+        told = (option + "; ".join(dict.fromkeys(messages)) for option, messages in lines.items())
+        raise UserError(f"{source}: " + "\n".join(told)) from error
 
 
 def dump_config(config: Config) -> str:
@@ -165,8 +175,8 @@ def _read_source(source: str | Path) -> Any:
         hint = f"; did you mean the preset {near[0]}?" if near else ""
         raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
     try:
-        return OmegaConf.create(path.read_text())
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        return OmegaConf.create(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
         raise UserError(f"{name} is not valid YAML: {error}") from error
 
 
@@ -180,8 +190,8 @@ def _read_groups(name: str) -> dict[str, list[str]]:
             f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
         )
     try:
-        return _mapping(path.read_text(), name)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        return _mapping(path.read_text(encoding="utf-8"), name)
+    except UNREADABLE as error:
         raise UserError(f"method.groups={name} is not valid YAML: {error}") from error
 
 
@@ -217,13 +227,13 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
 
 
-def _explain(error: Any) -> str:
-    parts = [str(part) for part in error["loc"]]
+def _explain(error: Any) -> tuple[str, str]:
+    """The beginning of a line, which names the option that pydantic complains about, and what is wrong with it."""
+    key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return _unknown(".".join(parts), option_names())
-    key = ".".join(parts)
+        return _unknown(key, option_names()), ""
     while key and key not in option_names():
         key = key.rpartition(".")[0]
     value = error.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f" (value {value!r})"
-    return f"{key or 'config'}: {error['msg'].removeprefix('Value error, ')}{shown}"
+    shown = "" if isinstance(value, dict | BaseModel) else f" (value {repr(value)[:100]})"
+    return f"{key or 'config'}: ", f"{error['msg'].removeprefix('Value error, ')}{shown}"

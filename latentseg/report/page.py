@@ -41,7 +41,7 @@ def write_report(paths: list[Path], out: Path) -> Path:
     records = _distinct([cell for sweep in sweeps for cell in sweep.cells] + runs)
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string((resources.files(__package__) / "page.html").read_text())
+    ).from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
     page = template.render(
         paths=[str(path) for path in paths],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latentseg.analysis import analyse, second_branch
+from latentseg.analysis import analyse
 from latentseg.analysis.files import PICTURE, analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
 from latentseg.errors import UserError
+from latentseg.methods.table import METHODS
 from latentseg.report.collect import SUPERVISED, Record, SweepRecord, class_names
 from latentseg.report.curves import Chart, color_of, fraction_chart, learning_charts
 from latentseg.report.paper import PAPER
@@ -196,7 +197,8 @@ def _analysed(sweep: SweepRecord, column: object) -> list[Record]:
 
 def has_latent_branch(record: Record) -> bool:
     """Whether the method of a run has a latent branch."""
-    return second_branch(str(record.options.get("method.name"))) != "none"
+    row = METHODS.get(str(record.options.get("method.name")))
+    return row is not None and row.second != "nothing"
 
 
 def _add_finding(

@@ -278,7 +278,7 @@ def make_cell(sweep: Sweep, row: str, column: Any, grid: Tree) -> Cell:
             raise UserError(f"{key} is a section; write its options with a dot, such as {key}.NAME: value")
     given = [option_text(key, value) for key, value in values.items()]
     try:
-        config = full = load_config(sweep.base, given, unread=True)
+        config = full = load_config(sweep.base, given, keep_unread=True)
         options = only_read(given, full.method.name)
         if len(options) < len(given):
             config = load_config(sweep.base, options)

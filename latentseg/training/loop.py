@@ -15,6 +15,7 @@ from latentseg.data.datasets import Item
 from latentseg.errors import UserError
 from latentseg.evaluation import score_items
 from latentseg.locks import hold
+from latentseg.methods.table import METHODS
 from latentseg.parallel import average, choose_precision, connected, from_first, is_first, peers_named, world
 from latentseg.processor import full_speed
 from latentseg.progress import track_steps
@@ -55,7 +56,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     scored = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
     if is_first():
         notes = check_data(dataset, split, scored, config.data.check)
-        for note in notes + batch_notes(split, config.batch_size, trainer.method.uses_unlabeled):
+        processes, mixes = config.devices * config.num_nodes, METHODS[config.method.name].cutmix
+        for note in notes + batch_notes(split, config.batch_size, trainer.method.uses_unlabeled, mixes, processes):
             console.print(f"note: {note}", style="yellow", markup=False)
     with ExitStack() as stack:
         stack.enter_context(connected(trainer.fabric))

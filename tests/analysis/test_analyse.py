@@ -21,12 +21,12 @@ from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import heat_maps
 from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
-from latentseg.data.scenes import CLASSES as SCENES
 from latentseg.errors import UserError
 from latentseg.evaluation import evaluate
 from latentseg.inference import load_segmenter, predict_probs, to_tensor
 from latentseg.presets import load_config
 from latentseg.runs import open_run
+from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 
 L = 4
@@ -45,7 +45,6 @@ SMALL = [
     "data.scenes.width=56",
     "data.labeled=2",
     f"data.classes=[{','.join(CLASSES)}]",
-    f"method.num_latent={L}",
 ]
 
 
@@ -73,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "three.yaml").write_text(json.dumps(GROUPS))
     options = {
-        "latent": [],
+        "latent": [f"method.num_latent={L}"],
         "supervised": ["data.resize=0.5"],
         "given_classes": ["data.resize=0.5", f"method.groups={folder / 'three.yaml'}"],
         "symmetric": [],

@@ -19,13 +19,17 @@ from latentseg.errors import UserError
 MEAN = (0.5, 0.5, 0.5)
 
 
-def setup(root: Path, labeled: str | int = 3, **options: object) -> tuple[Dataset, Split, Config]:
-    augment = {"crop": (8, 10), "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+def setup(
+    root: Path, labeled: str | int = 3, crop: tuple[int, int] = (8, 10), **options: object
+) -> tuple[Dataset, Split, Config]:
+    """A data set, its split, and options with a crop that is smaller than a run may have."""
+    augment = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
     plain = {"name": "supervised"}  # no discriminator, which would want a larger crop
     data = {"root": str(root), "labeled": labeled}
     config = Config.model_validate(
         {"data": data, "augment": augment, "method": plain, "batch_size": 2, "steps": 7} | options
     )
+    config = config.model_copy(update={"augment": config.augment.model_copy(update={"crop": crop})})
     dataset = open_dataset(config.data)
     return dataset, draw_split(dataset, config.data, 0), config
 
@@ -51,10 +55,23 @@ def test_fewer_images_than_a_batch_repeat_and_are_noted(folder_set: Callable[...
     assert [epoch for epoch, _ in indices(0, LABELED, 1, 3, 5)] == [15, 16, 17]
     dataset, split, config = setup(folder_set(), labeled=1)
     assert batch_notes(split, 1) == []
-    (note,) = StepDataset(dataset, split, config, MEAN).notes
+    (note,) = batch_notes(split, 2)
     assert note.startswith("1 labelled images are fewer than a batch (2)")
     _, batch = next(batches(dataset, split, config, MEAN))
     assert not torch.equal(tensors(batch.images)[0], tensors(batch.images)[1])  # the same image in another view
+
+
+def test_cutmix_without_a_second_image_is_noted(folder_set: Callable[..., Path]) -> None:
+    _, split, _ = setup(folder_set(train=12), labeled=6)
+    assert batch_notes(split, 1, cutmix=False) == []
+    (note,) = batch_notes(split, 1, cutmix=True)
+    assert note.startswith("CutMix changes nothing with one unlabelled image")
+    assert note.endswith("take batch_size=2 or more")
+    (note,) = batch_notes(split, 4, cutmix=True, processes=4)
+    assert note.endswith("take batch_size=8 or more")
+    assert batch_notes(split, 4, cutmix=True, processes=2) == []
+    assert batch_notes(split, 1, unlabeled=False, cutmix=True) == []
+    assert batch_notes(Split(split.labeled, []), 1, cutmix=True) == []
 
 
 def test_batches_have_the_promised_shapes(folder_set: Callable[..., Path]) -> None:
@@ -98,7 +115,7 @@ def test_a_later_start_gives_the_same_batches(folder_set: Callable[..., Path]) -
 @pytest.mark.parametrize("remember", [False, True])
 def test_workers_and_memory_change_nothing(folder_set: Callable[..., Path], remember: bool) -> None:
     root = folder_set(size=(200, 300))
-    options: dict[str, Any] = {"augment": {"crop": (189, 253), "contrast": 0.5, "saturation": 0.5, "hue": 0.2}}
+    options: dict[str, Any] = {"crop": (189, 253), "augment": {"contrast": 0.5, "saturation": 0.5, "hue": 0.2}}
     options |= {"method": {"name": "unimatch"}}
     dataset, split, config = setup(root, **options)
     alone = list(batches(dataset, split, config, MEAN))
@@ -122,7 +139,7 @@ def test_a_view_depends_on_seed_epoch_and_index_alone(folder_set: Callable[..., 
 
 def test_the_truth_for_the_discriminator_can_come_from_an_own_stream(folder_set: Callable[..., Path]) -> None:
     root = folder_set()
-    options: dict[str, Any] = {"augment": {"crop": (32, 32)}, "method": {"name": "latent"}}
+    options: dict[str, Any] = {"crop": (32, 32), "augment": {}, "method": {"name": "latent"}}
     dataset, split, config = setup(root, **options)
     assert next(batches(dataset, split, config, MEAN))[1].real is None
     dataset, split, config = setup(root, **options, discriminator={"real_maps": "loader"})
@@ -162,7 +179,7 @@ def test_a_strong_view_depends_on_seed_epoch_index_and_number_alone(
     root = folder_set(train=4)  # 3 unlabelled images: two epochs in 6 places
     shown: list[list[torch.Tensor]] = []
     for size, seed in ((2, 0), (3, 0), (2, 1)):
-        options: dict[str, Any] = {"augment": {"crop": (8, 10), "scale": (1, 1), "views": views}}
+        options: dict[str, Any] = {"augment": {"scale": (1, 1), "views": views}}
         options |= {"method": {"name": "unimatch"}, "batch_size": size, "steps": 6 // size, "seed": seed}
         dataset, split, config = setup(root, labeled=1, **options)
         steps = [batch for _, batch in batches(dataset, split, config, MEAN)]

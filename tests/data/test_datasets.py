@@ -52,8 +52,8 @@ def test_unlabelled_training_images_need_no_mask(folder_set: Callable[..., Path]
         ({"root": "other", "kind": "cityscapes"}, r"no folder leftImg8bit.*found photos"),
         ({"root": "bare"}, "none of the folders train, val, test; found photos"),
         ({"root": "nameless"}, "set data.classes.*classes.txt"),
-        ({"root": "twice", "classes": ["a"]}, "same stem"),
-        ({"root": "both", "classes": ["a"]}, "both masks and labels"),
+        ({"root": "twice", "classes": ["a", "b"]}, "same stem"),
+        ({"root": "both", "classes": ["a", "b"]}, "both masks and labels"),
     ],
 )
 def test_bad_roots_are_explained(
@@ -100,6 +100,15 @@ def test_mask_values_and_their_errors(folder_set: Callable[..., Path]) -> None:
     assert np.bincount(mapped.read_targets(item).ravel(), minlength=256)[[0, 1, 255]].tolist() == [2, 182, 8]
     with pytest.raises(UserError, match="class_map: 3: 2 is not possible"):
         open_dataset(DataConfig(root=str(root), classes=["a", "b"], class_map={3: 2}))
+
+
+@pytest.mark.parametrize("names", ["ground\n", "ground\nthing\nground\n", "\n".join(map(str, range(256)))])
+def test_classes_must_be_several_and_differ(names: str, folder_set: Callable[..., Path]) -> None:
+    """Of one class there is nothing to learn; of two under one name nobody can tell which is which."""
+    root = folder_set()
+    (root / "classes.txt").write_text(names)
+    with pytest.raises(UserError, match=r"\d+ names for \d+ classes: 2 to 255 classes are possible"):
+        open_dataset(DataConfig(root=str(root)))
 
 
 def test_wide_masks_are_read_and_checked(tmp_path: Path, folder_set: Callable[..., Path]) -> None:

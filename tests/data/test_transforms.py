@@ -45,7 +45,9 @@ def random_view(
 
 
 def options(**changes: object) -> AugmentConfig:
-    return AugmentConfig.model_validate({"scale": (1, 1), "crop": (8, 10), "mirror": 0.0} | changes)
+    """Options with a crop that is smaller than a run may have."""
+    crop = changes.pop("crop", (8, 10))
+    return AugmentConfig.model_validate({"scale": (1, 1), "mirror": 0.0} | changes).model_copy(update={"crop": crop})
 
 
 def test_without_chance_the_pixels_are_the_image() -> None:

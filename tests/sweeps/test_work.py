@@ -230,7 +230,7 @@ def test_a_run_that_was_begun_goes_on_as_it_was(tiny: Callable[..., Sweep], tmp_
     sweep = tiny("rows=supervised", "grid.seed=0", "splits=val", "log_every=2")
     cell = sweep.cells[0]
     folder = tmp_path / cell.folder
-    begun = load_config("scenes", [*cell.options, "method.num_latent=7", "log_every=1"], unread=True)
+    begun = load_config("scenes", [*cell.options, "method.num_latent=7", "log_every=1"], keep_unread=True)
     train(begun, folder)
     (folder / "checkpoints" / "index.json").unlink()  # stopped before its first checkpoint
     run_cell(sweep, cell, tmp_path)
@@ -240,7 +240,7 @@ def test_a_run_that_was_begun_goes_on_as_it_was(tiny: Callable[..., Sweep], tmp_
 
 
 def test_groups_that_do_not_fit_are_refused_too(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
-    sweep = sweep_of("base: scenes\nrows: {a: {method.name: given_classes, method.groups: {all: [road]}}}\n")
+    sweep = sweep_of("base: scenes\nrows: {a: {method.name: given_classes, method.groups: {a: [road], b: [car]}}}\n")
     with pytest.raises(UserError, match=r"method\.groups does not fit"):
         run_sweep(sweep, tmp_path / "root")
     assert not (tmp_path / "root").exists()
