@@ -26,25 +26,26 @@ from torchmetrics.functional.classification import binary_auroc
 
 from latentseg.config import Config
 from latentseg.data.batches import Batch
-from latentseg.data.datasets import Dataset, Item
+from latentseg.data.datasets import Item
 from latentseg.data.images import IGNORE_INDEX
-from latentseg.inference import Probabilities, predict_probs, to_tensor
+from latentseg.inference.model import Model
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods.base import Networks
 from latentseg.methods.latent import Latent
-from latentseg.models.segmenter import Segmenter
+from latentseg.models.segmenter import Output
 from latentseg.presets import load_config
-from latentseg.runs import finite_or_none, open_run
+from latentseg.runs.folder import finite_or_none, open_run
 from latentseg.sweeps.files import read_sweep
 from latentseg.training.trainer import Trainer
 
 TRUST = 0.2
 
 
-def probs_of(segmenter: Segmenter, dataset: Dataset, item: Item, config: Config) -> tuple[Probabilities, Tensor]:
+def probs_of(trainer: Trainer, item: Item) -> tuple[Output, Tensor]:
     """Probabilities (1, C, H, W) and (1, L, H, W) for an image, and its class ids (H, W)."""
-    probs = predict_probs(segmenter, to_tensor(dataset.read_image(item)), config.inference)
-    return probs, torch.from_numpy(dataset.read_targets(item)).long()
+    model = Model.live(trainer.state.segmenter, trainer.config, trainer.dataset)
+    targets = torch.from_numpy(trainer.dataset.read_targets(item)).long()
+    return model.probs(trainer.dataset.read_image(item)), targets
 
 
 def gradient_shares(trainer: Trainer, batch: Batch, step: int) -> dict[str, float]:
@@ -65,12 +66,12 @@ def gradient_shares(trainer: Trainer, batch: Batch, step: int) -> dict[str, floa
 
 def target_quality(trainer: Trainer, items: list[Item]) -> dict[str, float]:
     """Accuracy of the latent target and of the mapped semantic branch, everywhere and where the latter is wrong."""
-    segmenter = trainer.state.segmenter.eval()
+    trainer.state.segmenter.eval()
     assert isinstance(trainer.method, Latent)
     given = latent_given_class(trainer.method.cooccurrence)
     counts = {name: torch.zeros(3, dtype=torch.float64) for name in ("", "_where_semantic_wrong")}
     for item in items:
-        probs, targets = probs_of(segmenter, trainer.dataset, item, trainer.config)
+        probs, targets = probs_of(trainer, item)
         assert probs.latent is not None
         mapped = semantic_to_latent(probs.semantic, given).argmax(1)[0]
         valid = targets != IGNORE_INDEX
@@ -127,7 +128,7 @@ def discriminator_figures(folder: Path) -> dict[str, float] | None:
         return None
     confidences, rights = [], []
     for item in trainer.dataset.items("val")[::4]:
-        probs, targets = probs_of(trainer.state.segmenter, trainer.dataset, item, trainer.config)
+        probs, targets = probs_of(trainer, item)
         valid = targets != IGNORE_INDEX
         confidences.append(trainer.state.networks["discriminator"](probs.semantic).sigmoid()[0, 0][valid])
         rights.append((probs.semantic.argmax(1)[0] == targets)[valid])

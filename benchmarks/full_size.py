@@ -32,10 +32,10 @@ from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate
 from torchvision.models import resnet101
 
-from latentseg.checkpoints import Checkpoints
 from latentseg.data.images import VOC_CLASSES
 from latentseg.presets import differences, load_config
-from latentseg.runs import read_metrics
+from latentseg.runs.checkpoints import Checkpoints
+from latentseg.runs.folder import read_metrics
 
 RESULT = Path(__file__).with_suffix(".json")
 TRAIN, VAL = 24, 2

@@ -44,10 +44,10 @@ from latentseg.data.batches import Batch, StepDataset
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import draw_view, view_image, view_targets
+from latentseg.engine import full_speed
 from latentseg.methods.base import Losses, Networks
 from latentseg.presets import load_config, only_read
-from latentseg.processor import full_speed
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
 from latentseg.training.trainer import Trainer
 
 LATE = ["method.consistency_start=0", "method.ema_alpha=0.1"]

@@ -24,9 +24,9 @@ from made import SIZE, photo, write_folder
 
 from latentseg import Model, load, load_config, predict, train
 from latentseg.data.datasets import open_dataset
-from latentseg.evaluation import score_items
-from latentseg.processor import full_speed
-from latentseg.video import VideoWriter
+from latentseg.engine import full_speed
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.video import VideoWriter
 
 NETWORKS = {
     "deeplab_resnet101": ("voc", ["precision=bf16-mixed", "workers=0"], 8, 2),
@@ -48,7 +48,7 @@ def trained(name: str, method: str, root: Path, run: Path) -> Model:
 @torch.inference_mode()
 def bare(model: Model, images: int) -> None:
     """Forward tensors of the same number and size, padded as the encoder wants."""
-    device = next(model.segmenter.parameters()).device
+    device = model.device
     tensor = torch.rand(1, 3, *model.segmenter.valid_size(*SIZE), device=device)
     for _ in range(images):
         with torch.autocast(device.type, torch.bfloat16, enabled=model.precision == "bf16-mixed"):
@@ -58,7 +58,7 @@ def bare(model: Model, images: int) -> None:
 def score(model: Model, root: Path) -> None:
     """What the verb `evaluate` does with the images of val in a set."""
     dataset = open_dataset(model.run.config.data.model_copy(update={"root": str(root)}))
-    score_items(model.segmenter, dataset, dataset.items("val"), model.run.config.inference, model.precision)
+    score_items(model, dataset, dataset.items("val"))
 
 
 def measure_rate(options: argparse.Namespace) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Mark(Enum):
     FEATURES = "cached features depend on it"
 
 
-SMALLEST_JUDGED = 32
+SMALLEST_MAP = 32
 """Side of the smallest map, in pixels, that the discriminator's five convolutions of stride 2 take."""
 
 
@@ -356,7 +356,7 @@ class Config(Section):
     num_nodes: Annotated[int, Field(gt=0, le=4096, strict=True), Mark.RUNTIME] = 1
     """Machines, each with that many processes, started by torchrun or SLURM."""
     precision: Literal["auto", "32-true", "bf16-mixed", "64-true"] = "auto"
-    """Number format: float32, bfloat16 where it suffices, or float64; auto: what is fast here (parallel.py says)."""
+    """float32, bfloat16 where it suffices, or float64; auto: what is fast here (`engine.choose_precision` says)."""
     compile: Annotated[bool, Mark.RUNTIME] = False
     """torch.compile for the encoder: a minute before the first step. Slower on the CPUs tried; for GPUs (not tried)."""
     workers: Annotated[int, Field(ge=0, le=128, strict=True), Mark.RUNTIME] = 0
@@ -405,11 +405,11 @@ class Config(Section):
                 "method.grid=heads is too coarse for the discriminator: take method.grid=pixels, or no "
                 "adversarial terms (method.lambda_lbl_adv=0 method.lambda_ulbl_adv=0)"
             )
-        judged = -(-min(self.augment.crop) // self.discriminator.downscale)
-        if adversarial and judged < SMALLEST_JUDGED:
+        smallest = -(-min(self.augment.crop) // self.discriminator.downscale)
+        if adversarial and smallest < SMALLEST_MAP:
             raise ValueError(
-                f"the discriminator would see maps of {judged} pixels (augment.crop={list(self.augment.crop)} over "
-                f"discriminator.downscale={self.discriminator.downscale}) and needs {SMALLEST_JUDGED}: a larger "
+                f"the discriminator would see maps of {smallest} pixels (augment.crop={list(self.augment.crop)} over "
+                f"discriminator.downscale={self.discriminator.downscale}) and needs {SMALLEST_MAP}: a larger "
                 f"augment.crop, or discriminator.downscale=1"
             )
         return self

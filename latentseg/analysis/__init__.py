@@ -4,7 +4,6 @@
 words and tables, `files` writes and reads RUN/analysis, with the picture of `heatmap`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,31 +16,18 @@ from latentseg.analysis import stats
 from latentseg.analysis.files import analysis_folder, write_analysis
 from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
-from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.console import track
+from latentseg.data.datasets import Dataset, Item
 from latentseg.errors import UserError
-from latentseg.inference import Probabilities, load_segmenter, predict_probs, to_tensor
+from latentseg.inference.model import Model, open_data, read_scored
+from latentseg.inference.stream import Ready, in_threads
 from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS
 from latentseg.metrics import scores
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import choose_precision
-from latentseg.pipeline import in_threads
 from latentseg.presets import differences
-from latentseg.progress import track
-from latentseg.runs import Run, open_run
 
 BACKGROUND = "background"
 """Name of the class that is no thing; a data set without it has no foreground either."""
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A trained run and the data set as it reads it."""
-
-    run: Run
-    segmenter: Segmenter
-    step: int
-    dataset: Dataset
 
 
 @dataclass(frozen=True)
@@ -76,46 +62,26 @@ def analyse(
         UserError: The run has no latent branch; a run, its checkpoint or the split is missing or damaged; the data
             set or the baseline has other classes.
     """
-    opened = open_run(run, overrides)
-    dataset = open_dataset(opened.config.data)
-    if dataset.classes != opened.classes:
-        raise UserError(_other_classes(str(run), opened.classes, "the data set", dataset.classes))
+    ours = Model.open(run, checkpoint, overrides)
+    dataset = open_data(ours.run)
     items = dataset.items(split)
-    segmenter, step = load_segmenter(opened, checkpoint)
-    if segmenter.num_latent == 0:
+    if ours.segmenter.num_latent == 0:
         able = [name for name, row in METHODS.items() if row.second != "nothing"]
         raise UserError(
-            f"{run} has no latent branch (method.name={opened.config.method.name}), so there is nothing to analyse: "
+            f"{run} has no latent branch (method.name={ours.run.config.method.name}), so there is nothing to analyse: "
             f"take a run of another method ({', '.join(able)}), and name this one with --baseline"
         )
-    ours = _Model(opened, segmenter, step, dataset)
-    other = None if baseline is None else _open_baseline(baseline, ours, overrides)
+    other = None if baseline is None else Model.open(baseline, overrides=overrides)
+    datasets = [dataset, *([] if other is None else [open_data(other.run, ours.run.config.data)])]
     meaning = _meaning(ours, checkpoint)
-    folder = _make_folder(opened.folder, split, checkpoint)
-    counts = _count(ours, other, items, meaning.cooccurrence)
+    folder = _make_folder(ours.run.folder, split, checkpoint)
+    counts = _count(ours, other, datasets, items, meaning.cooccurrence)
     result = _figures(ours, other, counts, meaning, split, checkpoint)
     write_analysis(result, folder)
     return result
 
 
-def _other_classes(name: str, classes: Sequence[str], other: str, others: Sequence[str]) -> str:
-    return f"{name} knows the classes {', '.join(classes)}, but {other} has {', '.join(others)}"
-
-
-def _open_baseline(folder: str | Path, ours: _Model, overrides: list[str] | tuple[str, ...]) -> _Model:
-    opened = open_run(folder, overrides)
-    if opened.classes != ours.run.classes:
-        raise UserError(
-            _other_classes(str(ours.run.folder), ours.run.classes, f"the baseline {folder}", opened.classes)
-        )
-    data, resize = ours.run.config.data, opened.config.data.resize
-    # the images of the analysed run, at the scale that the baseline was trained for
-    same = resize == data.resize
-    dataset = ours.dataset if same else open_dataset(data.model_copy(update={"resize": resize}))
-    return _Model(opened, *load_segmenter(opened), dataset)
-
-
-def _meaning(model: _Model, checkpoint: str) -> _Meaning:
+def _meaning(model: Model, checkpoint: str) -> _Meaning:
     """Names of the latent classes, and which of them stands for which class.
 
     Raises:
@@ -147,31 +113,25 @@ def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
     return folder
 
 
-def _count(ours: _Model, other: _Model | None, items: list[Item], cooccurrence: Tensor) -> Counts:
-    """Go over the images, at their original size."""
+def _count(
+    ours: Model, other: Model | None, datasets: list[Dataset], items: list[Item], cooccurrence: Tensor
+) -> Counts:
+    """Go over the images, at their original size; each model reads them from its data set, at its own scale."""
     counts = Counts(cooccurrence)
 
-    def read(item: Item) -> list[NDArray[np.uint8]]:
-        images = [model.dataset.read_image(item) for model in (ours, other) if model is not None]
-        return [ours.dataset.read_targets(item, resized=False), *images]
+    def read(item: Item) -> list[Ready[NDArray[np.uint8]]]:
+        return [read_scored(dataset, item) for dataset in datasets]
 
-    for targets, image, *same in track(in_threads(read, items), "analysing", len(items)):
-        size = (targets.shape[0], targets.shape[1])
-        probs = _predict(ours, image, size, latent=True)
+    for (image, size, targets), *same in track(in_threads(read, items), "analysing", len(items)):
+        probs = ours.probs(image, size)
         assert probs.latent is not None
-        beside = None if other is None else _predict(other, same[0], size, latent=False).semantic
+        beside = None if other is None else other.probs(same[0][0], size, latent=False).semantic
         counts.add(probs.semantic, probs.latent, torch.from_numpy(targets[None]), beside)
     return counts
 
 
-def _predict(model: _Model, image: NDArray[np.uint8], size: tuple[int, int], latent: bool) -> Probabilities:
-    device = next(model.segmenter.parameters()).device
-    precision = choose_precision(model.run.config, device)
-    return predict_probs(model.segmenter, to_tensor(image, device), model.run.config.inference, size, precision, latent)
-
-
 def _figures(
-    ours: _Model, other: _Model | None, counts: Counts, meaning: _Meaning, split: str, checkpoint: str
+    ours: Model, other: Model | None, counts: Counts, meaning: _Meaning, split: str, checkpoint: str
 ) -> Analysis:
     classes, over = list(ours.run.classes), ours.run.config.inference.miou_over
     learned = METHODS[ours.run.config.method.name].second != "classes"
@@ -195,7 +155,7 @@ def _figures(
     )
 
 
-def _beside(ours: _Model, other: _Model, counts: Counts) -> Baseline:
+def _beside(ours: Model, other: Model, counts: Counts) -> Baseline:
     pixels = {name: table[:-1] for name, table in counts.pixels.items()}
     result = scores(pixels["baseline"], ours.run.config.inference.miou_over)
     named = [number for number, name in enumerate(ours.run.classes) if name.strip().lower() == BACKGROUND]

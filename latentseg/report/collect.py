@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from latentseg.errors import UserError
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
 
 Tree = dict[str, Any]
 SUPERVISED, ALL_LABELS = "supervised", "all labels"
@@ -208,13 +208,14 @@ def read_run(folder: Path) -> Record:
         tree = read_json(file)
         if not isinstance(tree.get("scores"), dict):
             continue
-        best = " (best checkpoint)" * (tree.get("checkpoint") == "best")
-        split, step = f"{tree.get('split')}{best}", tree["step"] if number(tree.get("step")) else 0
+        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, tree.get("overrides") or [])]
+        split = str(tree.get("split")) + (f" ({', '.join(notes)})" if notes else "")
+        step = tree["step"] if number(tree.get("step")) else 0
         if step >= scores.get(split, {"step": 0})["step"]:
             scores[split] = tree["scores"] | {"step": step}
     if not scores:
         return record
-    ordered = {split: scores[split] for split in sorted(scores, key=lambda split: "best" in split)}
+    ordered = {split: scores[split] for split in sorted(scores, key=lambda split: " (" in split)}
     last = record.step or max(figures["step"] for figures in scores.values())
     return replace(record, scores=ordered, state="done", step=last)
 

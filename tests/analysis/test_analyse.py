@@ -22,10 +22,10 @@ from latentseg.analysis.heatmap import heat_maps
 from latentseg.analysis.stats import Counts
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
-from latentseg.inference import load_segmenter, predict_probs, to_tensor
+from latentseg.inference.evaluate import evaluate
+from latentseg.inference.model import Model
 from latentseg.presets import load_config
-from latentseg.runs import open_run
+from latentseg.runs.folder import open_run
 from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 
@@ -104,17 +104,16 @@ def test_a_run_is_counted_at_its_original_size(
     runs: dict[str, Path], analysis: Analysis, written: dict[str, Any]
 ) -> None:
     """Image by image with `Counts`, which `test_stats` holds against plain loops."""
-    ours, other = open_run(runs["latent"]), open_run(runs["supervised"])
-    segmenter, _ = load_segmenter(ours)
-    baseline, _ = load_segmenter(other)
+    model, baseline = Model.open(runs["latent"]), Model.open(runs["supervised"])
+    ours, other = model.run, baseline.run
     last = ours.checkpoints.last()
     assert last is not None
     matrix = ours.checkpoints.read(last)["method.cooccurrence"]
     dataset, smaller = open_dataset(ours.config.data), open_dataset(other.config.data)
     expected = Counts(matrix)
     for item in dataset.items("val"):
-        probs = predict_probs(segmenter, to_tensor(dataset.read_image(item)), ours.config.inference)
-        half = predict_probs(baseline, to_tensor(smaller.read_image(item)), other.config.inference, (40, 56))
+        probs = model.probs(dataset.read_image(item))
+        half = baseline.probs(smaller.read_image(item), (40, 56))
         assert smaller.read_image(item).shape == (20, 28, 3)
         assert probs.latent is not None
         targets = torch.from_numpy(dataset.read_targets(item, resized=False))[None]
@@ -278,11 +277,11 @@ def test_what_analyse_refuses(runs: dict[str, Path], tmp_path: Path) -> None:
     names = json.loads((other / "classes.json").read_text())
     names[0]["name"] = "ocean"
     (other / "classes.json").write_text(json.dumps(names))
-    with pytest.raises(UserError, match=r"knows the classes road, .* but the baseline .*other has ocean, sidewalk"):
+    with pytest.raises(UserError, match=r"other knows the classes ocean, .* but the data set scenes has road"):
         analyse(runs["latent"], baseline=other)
     renamed = shutil.copytree(runs["latent"], tmp_path / "renamed")
     shutil.copy(other / "classes.json", renamed)
-    with pytest.raises(UserError, match=r"knows the classes ocean, .* but the data set has road"):
+    with pytest.raises(UserError, match=r"knows the classes ocean, .* but the data set scenes has road"):
         analyse(renamed)
     blocked = shutil.copytree(runs["latent"], tmp_path / "blocked", ignore=shutil.ignore_patterns("analysis*"))
     (blocked / "analysis").write_text("mine")
