@@ -33,7 +33,7 @@ class Cell:
     folder: str
     """Name of the run folder below the run root."""
     earlier: str
-    """Its name by the rule before, which had the whole of data.root in it; a folder of that name is still used."""
+    """Its name by the rule before, which had all of data.root and unread options in it; such a folder is still used."""
 
 
 @dataclass(frozen=True)

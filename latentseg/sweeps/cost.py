@@ -42,7 +42,7 @@ def dry_run(sweep: Sweep, run_root: Path, workers: int = 1) -> RenderableType:
     sweep = sweep.at(run_root)
     states = [cell_state(cell, run_root, sweep.splits) for cell in sweep.cells]
     kinds: dict[str, list[tuple[Cell, State]]] = {}
-    for cell, state in zip(sweep.cells, states, strict=True):
+    for cell, state in {cell.folder: (cell, state) for cell, state in zip(sweep.cells, states, strict=True)}.values():
         if state.kind != "done":
             kinds.setdefault(kind(cell.config), []).append((cell, state))
     cells = _cells_table(sweep, states)

@@ -9,10 +9,13 @@ rows: {supervised: {method.name: supervised}}     # name -> options
 columns: {method.num_latent: [2, 4, 6]}           # one key and its values
 grid: {seed: [0, 1, 2]}                           # further keys and their values
 splits: [val, test]                               # scored at the end
+
+An option that only some of the rows' methods read is dropped for the others.
 """
 
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -26,7 +29,7 @@ from latentseg import presets
 from latentseg.console import console
 from latentseg.errors import UserError
 from latentseg.methods.table import readers
-from latentseg.presets import load_config, option_names
+from latentseg.presets import load_config, only_read, option_names
 from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
@@ -111,31 +114,35 @@ def write_sweep(sweep: Sweep, run_root: Path, notes: dict[Path, str] | None = No
 
 def _with_earlier_pieces(sweep: Sweep, before: bytes) -> Sweep:
     """The sweep with those cells of its description so far that it would make itself."""
+    new, kept = {_place(vars(cell)): cell for cell in sweep.cells}, {}
     try:
         tree = json.loads(before)
-        listed = {entry["folder"]: entry for entry in tree["cells"] if tree["column_key"] == sweep.column_key}
-        lost, splits = len(tree["cells"]), [split for split in tree["splits"] if split in SPLITS]
+        splits, listed = [split for split in tree["splits"] if split in SPLITS], len(tree["cells"])
+        for entry in tree["cells"] if tree["column_key"] == sweep.column_key else []:
+            cell = new.get(_place(entry)) or _made_again(sweep, entry)
+            if cell and entry["folder"] in (cell.folder, cell.earlier):
+                kept[_place(entry)] = replace(cell, folder=entry["folder"])
     except (ValueError, KeyError, TypeError):  # none yet, or damaged
         return sweep
-    new = {cell.folder: cell for cell in sweep.cells}
-    cells = [new.pop(folder, None) or _made_again(sweep, entry) for folder, entry in listed.items()]
-    kept = [cell for cell in cells if cell]
-    if lost := lost - len(kept):
+    if lost := listed - len(kept):
         console.print(f"note: {sweep.name}.json no longer lists {lost} cells that were made with other options")
     if not kept:
         return sweep
-    grid = {key: [] for cell in kept for key in cell.grid} | sweep.grid
+    grid = {key: [] for cell in kept.values() for key in cell.grid} | sweep.grid
     splits += [split for split in sweep.splits if split not in splits]
-    return replace(sweep, cells=(*kept, *new.values()), grid=grid, splits=tuple(splits))
+    return replace(sweep, cells=tuple((kept | new).values()), grid=grid, splits=tuple(splits))
+
+
+def _place(cell: Tree) -> str:
+    return json.dumps([cell["row"], cell["column"], cell["grid"]], sort_keys=True)
 
 
 def _made_again(sweep: Sweep, entry: Tree) -> Cell | None:
-    """The cell of a description, if the sweep would make the same one for its row, column and grid."""
+    """The cell that the sweep would make for row, column and grid of a described one; None if it cannot."""
     try:
-        cell = make_cell(sweep, entry["row"], entry["column"], entry["grid"])
+        return make_cell(sweep, entry["row"], entry["column"], entry["grid"])
     except (UserError, KeyError):
         return None
-    return replace(cell, folder=entry["folder"]) if entry["folder"] in (cell.folder, cell.earlier) else None
 
 
 def option_text(key: str, value: Any) -> str:
@@ -250,52 +257,65 @@ def _build(tree: Tree, rows: dict[str, Tree], text: str, home: Path, source: str
     grids = [dict(zip(tree["grid"], values, strict=True)) for values in itertools.product(*tree["grid"].values())]
     cells = [make_cell(sweep, str(row), *place) for row, *place in itertools.product(tree["rows"], columns, grids)]
     _all_differ(cells, sweep.name)
+    _check_read(sweep, cells)
     return replace(sweep, cells=tuple(cells))
-
-
-def cell_options(sweep: Sweep, row: str, column: Any, grid: Tree) -> Tree:
-    """Options of one cell on top of the base: those of all cells, the row's, the column's, the grid's; the last wins.
-
-    The one place where they come together. `sweep.rows` has every row of the file, also of those that are not picked.
-    """
-    return sweep.options | sweep.rows[row] | ({sweep.column_key: column} if sweep.column_key else {}) | grid
 
 
 def make_cell(sweep: Sweep, row: str, column: Any, grid: Tree) -> Cell:
     """The cell of a row, a column (None without columns) and values of the grid's keys.
 
+    Its options are those of all cells, the row's, the column's and the grid's; the last wins. Those that its method
+    does not read are dropped: other rows read them (`_check_read`).
+
     Raises:
         UserError: An option does not exist, or has no such value.
     """
-    every = cell_options(sweep, row, column, grid)
+    values = sweep.options | sweep.rows[row] | ({sweep.column_key: column} if sweep.column_key else {}) | grid
     sections = {option.rpartition(".")[0] for option in option_names()}
-    for key in every:
+    for key in values:
         if key in sections:
             raise UserError(f"{key} is a section; write its options with a dot, such as {key}.NAME: value")
+    given = [option_text(key, value) for key, value in values.items()]
     try:
-        others = _others_options(sweep, row, every)
-        texts = {key: option_text(key, value) for key, value in every.items()}
-        options = tuple(text for key, text in texts.items() if key not in others)
-        config = load_config(sweep.base, options)
-        earlier = load_config(sweep.base, tuple(texts.values()), keep_unread=True)
+        config = full = load_config(sweep.base, given, keep_unread=True)
+        options = only_read(given, full.method.name)
+        if len(options) < len(given):
+            config = load_config(sweep.base, options)
     except UserError as error:
         raise UserError(f"row {row!r}: {error}") from error
-    return Cell(row, column, grid, options, config, folder_name(config), folder_name(earlier, whole_root=True))
+    return Cell(row, column, grid, tuple(options), config, folder_name(config), folder_name(full, whole_root=True))
 
 
-def _others_options(sweep: Sweep, row: str, every: Tree) -> set[str]:
-    """Options of all cells that this row's method does not read, but that of another row does: they are left out."""
-    base = load_config(sweep.base).method.name
-    method = str(every.get("method.name", base))
-    methods = {str(options.get("method.name", method)) for options in sweep.rows.values()}
-    unread = {key for key in every if readers(key) and method not in readers(key)}
-    return {key for key in unread - sweep.rows[row].keys() if methods & set(readers(key))}
+def _check_read(sweep: Sweep, cells: list[Cell]) -> None:
+    """Refuse a row's option that its own methods do not read, and an option of all cells that no row's method reads."""
+    methods: dict[str, set[str]] = {}
+    for cell in cells:
+        methods.setdefault(cell.row, set()).add(cell.config.method.name)
+    for row, own in methods.items():
+        _refuse_unread(sweep.rows[row], own, f"row {row!r}")
+    common = [*sweep.options, *([sweep.column_key] if sweep.column_key else []), *sweep.grid]
+    if any(_is_unread(key, set[str]().union(*methods.values())) for key in common):  # by the rows that are picked
+        first = cells[0]
+        every = {make_cell(sweep, row, first.column, first.grid).config.method.name for row in sweep.rows}
+        _refuse_unread(common, every.union(*methods.values()), sweep.name)
+
+
+def _is_unread(key: str, methods: set[str]) -> bool:
+    return bool(readers(key)) and methods.isdisjoint(readers(key))
+
+
+def _refuse_unread(keys: Iterable[str], methods: set[str], where: str) -> None:
+    for key in keys:
+        if _is_unread(key, methods):
+            mine = ", ".join(sorted(methods))
+            raise UserError(f"{where}: {key} is read by {', '.join(readers(key))}, not by {mine}: leave it out")
 
 
 def _all_differ(cells: list[Cell], name: str) -> None:
+    """Refuse cells that are the same with all their options; those that differ in unread ones share a folder."""
     seen: dict[str, Cell] = {}
     for cell in cells:
-        twin = seen.setdefault(cell.folder, cell)
+        twin = seen.setdefault(cell.earlier, cell)
         if twin is not cell:
             here, there = (f"{one.row!r} ({' '.join(one.options)})" for one in (twin, cell))
             raise UserError(f"{name}: two cells are the same run: {here} and {there}")

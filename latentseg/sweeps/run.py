@@ -51,7 +51,8 @@ def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, cell: str | None =
             others are done); workers keep dying; there is no such cell; or the run root cannot be written.
     """
     whole = sweep.at(run_root)
-    sweep = replace(whole, cells=tuple(one for one in whole.cells if cell in (None, one.folder)))
+    runs = {one.folder: one for one in whole.cells if cell in (None, one.folder)}
+    sweep = replace(whole, cells=tuple(runs.values()))
     if not sweep.cells:
         raise UserError(f"--cell={cell}: {sweep.name} with these options has no such cell; --dry-run lists its cells")
     notes = check_cells(sweep, run_root)
@@ -85,7 +86,7 @@ def commands(sweep: Sweep, run_root: Path) -> list[str]:
     sweep = sweep.at(run_root)
     left = [cell for cell in sweep.cells if cell_state(cell, run_root, sweep.splits).kind != "done"]
     command = ["latentseg", "sweep", sweep.source, *sweep.overrides, "--run-root", str(run_root), "--cell"]
-    return [shlex.join([*command, cell.folder]) for cell in left]
+    return [shlex.join([*command, folder]) for folder in dict.fromkeys(cell.folder for cell in left)]
 
 
 class Progress:

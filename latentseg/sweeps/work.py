@@ -25,7 +25,7 @@ from latentseg.presets import load_config
 from latentseg.runs.checkpoints import Checkpoints, write_atomically
 from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import try_hold
-from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, data_name, read_done, training_seconds
+from latentseg.sweeps.cells import FREE, Cell, Sweep, cell_lock, cell_owner, data_name, read_done, training_seconds
 from latentseg.sweeps.files import SPLITS, option_text
 from latentseg.training.loop import train
 
@@ -120,7 +120,7 @@ def run_cell(sweep: Sweep, cell: Cell, run_root: Path) -> None:
     """Train, score and write DONE; what is there already is not repeated. An error goes to the file FAILED."""
     folder = run_root / cell.folder
     try:
-        _train_cell(sweep, cell, folder)
+        _train_cell(cell, folder)
         scores = (read_done(folder, ()) or {"scores": {}})["scores"]
         scores |= {split: _score(cell, folder, split) for split in sweep.splits if split not in scores}
         done = {
@@ -139,16 +139,17 @@ def run_cell(sweep: Sweep, cell: Cell, run_root: Path) -> None:
         console.print(f"cell {cell.folder} failed: {message}", style="red", markup=False, highlight=False)
 
 
-def _train_cell(sweep: Sweep, cell: Cell, folder: Path) -> None:
-    """Train to the last step, with as many threads as the folder began with."""
-    overrides = list(cell.options)
+def _train_cell(cell: Cell, folder: Path) -> None:
+    """Train to the last step. A run that was begun goes on as it was, but for options that change no result."""
+    config = cell.config
     if (folder / "config.yaml").is_file():
-        overrides.append(f"threads={load_config(folder / 'config.yaml').threads or 'null'}")
+        mine = [option for option in cell.options if option.partition("=")[0] in set(FREE) - {"threads"}]
+        config = load_config(folder / "config.yaml", mine, of_run=True)
     else:
         (folder / ".config.yaml.tmp").unlink(missing_ok=True)  # of a worker killed in its first moment
     last = Checkpoints(folder / "checkpoints").last()
     if last is None or last.step < cell.config.steps:
-        train(load_config(sweep.base, overrides), folder, resume=True)
+        train(config, folder, resume=True)
 
 
 def _score(cell: Cell, folder: Path, split: str) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _score(cell: Cell, folder: Path, split: str) -> dict[str, Any]:
         if row["step"] == steps and all(f"{split}_{name}" in row for name in names):
             return {name: row[f"{split}_{name}"] for name in names}
     root = cell.config.data.root
-    moved = root is not None and load_config(folder / "config.yaml").data.root != root
+    moved = root is not None and load_config(folder / "config.yaml", of_run=True).data.root != root
     evaluation = json.loads(evaluate(folder, split, overrides=[option_text("data.root", root)] * moved).to_json())
     if evaluation["step"] != steps:
         raise UserError(f"{folder} has no checkpoint of step {steps}, the last one")

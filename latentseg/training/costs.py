@@ -92,16 +92,17 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
         split = draw_split(dataset, config.data, config.seed)
         reads = METHODS[config.method.name].uses_unlabeled(config.method)
         trainer = Trainer.open(config, dataset, split, Part(0, processes))
+        trainer.place()  # the cache knows the encoder's weights in their precision
         cached = config.cache == "features" and stored_features(config, trainer.state.segmenter, split, reads)
         if config.cache != "none" and not cached:  # a few images, which are there after the step that is not timed
             few = Split(split.labeled[: config.batch_size], split.unlabeled[: config.batch_size])
             config = config.model_copy(update={"cache_folder": str(folder)})
             trainer = Trainer.open(config, dataset, few, Part(0, processes))
         costs = _time_steps(trainer)
-        if config.cache == "features" and not cached:
+        if config.cache == "features":
             seen = views(config, trainer.split, reads)
             stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            costs = replace(costs, features=costs.features / seen, feature_bytes=stored // seen)
+            costs = replace(costs, features=0.0 if cached else costs.features / seen, feature_bytes=stored // seen)
         scoring = _time_scoring(trainer)
         return replace(costs, scoring=scoring, peak_bytes=_peak(choose_device(config.device)))
 

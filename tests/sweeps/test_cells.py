@@ -9,6 +9,7 @@ import pytest
 from latentseg.presets import load_config
 from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_state, folder_name, kind
+from latentseg.sweeps.files import read_sweep
 
 
 def name(*overrides: str) -> str:
@@ -32,12 +33,15 @@ def test_the_folder_does_not_depend_on_where_the_data_lies(monkeypatch: pytest.M
     assert name("data.root=.") == name("data.root=CamVid")
 
 
-def test_folders_of_commit_0dad059_are_found_by_their_names() -> None:
-    """Its hash had the whole of data.root in it; long measurements were made under such names."""
-    options = ["steps=6000", "validate_every=1500", "data.labeled=1/64", "data.check=quick", "cache=features"]
-    options += ["augment.views=4", "augment.labeled_views=64", "method.grid=heads", "method.name=supervised"]
-    config = load_config("animals", [*options, "data.root=/data/VOC2012"])
-    assert folder_name(config, whole_root=True) == "VOC2012-supervised-1-64-s0-2740b632"  # computed there
+def test_folders_of_commit_0dad059_are_found_by_their_names(tmp_path: Path) -> None:
+    """Its hash had the whole of data.root and unread options in it; long measurements were made under such names."""
+    options = "{steps: 6000, validate_every: 1500, data.labeled: 1/64, data.check: quick, cache: features, "
+    options += "augment.views: 4, augment.labeled_views: 64, method.grid: heads, data.root: /data/VOC2012}"
+    rows = "{supervised: {method.name: supervised}, latent: {method.name: latent}}"
+    (tmp_path / "long.yaml").write_text(f"base: animals\noptions: {options}\nrows: {rows}\n")
+    supervised, latent = read_sweep(tmp_path / "long.yaml").cells
+    assert supervised.earlier == "VOC2012-supervised-1-64-s0-2740b632"  # computed there
+    assert latent.earlier == folder_name(latent.config, whole_root=True)
 
 
 def test_a_folder_of_the_earlier_name_is_used_unless_there_is_one_of_the_new(

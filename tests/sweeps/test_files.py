@@ -192,3 +192,60 @@ def test_a_damaged_description_is_written_anew(tiny: SweepOf, tmp_path: Path, da
     path.write_text(damage)
     write_sweep(tiny(), tmp_path)
     assert path.read_text() == content
+
+
+# options that some methods read
+
+
+MIXED = """base: scenes
+options: {method.num_latent: 7, steps: 5}
+rows: {supervised: {method.name: supervised}, latent: {method.name: latent}, cps: {method.name: cps}}
+"""
+
+
+def test_an_option_is_dropped_where_the_method_does_not_read_it(sweep_of: SweepOf) -> None:
+    cells = sweep_of(MIXED, "method.lambda_match=2", "data.root=/a/set").cells
+    root = ("steps=5", "data.root=/a/set")
+    assert {cell.row: set(cell.options) for cell in cells} == {
+        "supervised": {"method.name=supervised", *root},
+        "latent": {"method.name=latent", "method.num_latent=7", *root},
+        "cps": {"method.name=cps", "method.lambda_match=2", *root},
+    }
+    assert {cell.folder: cell.config for cell in cells} == {
+        folder_name(load_config("scenes", cell.options)): load_config("scenes", cell.options) for cell in cells
+    }
+
+
+def test_rows_that_are_not_picked_count(sweep_of: SweepOf) -> None:
+    (cell,) = sweep_of(MIXED, "rows=[supervised]", "method.lambda_match=2").cells
+    assert cell.options == ("steps=5", "method.name=supervised")
+
+
+def test_the_same_run_may_stand_in_several_columns(sweep_of: SweepOf, tmp_path: Path) -> None:
+    sweep = sweep_of(MIXED.replace("method.num_latent: 7, ", "") + "columns: {method.num_latent: [2, 4]}\n")
+    folders = {row: [cell.folder for cell in sweep.cells if cell.row == row] for row in sweep.rows}
+    assert {row: len(set(names)) for row, names in folders.items()} == {"supervised": 1, "latent": 2, "cps": 1}
+    path = write_sweep(sweep, tmp_path)
+    write_sweep(sweep, tmp_path)
+    assert len(json.loads(path.read_text())["cells"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("row", "override", "message"),
+    [
+        (
+            "",
+            "method.trust=0.5",
+            "my: method.trust is read by advsemiseg, not by cps, latent, supervised: leave it out",
+        ),
+        ("", "grid.method.trust=[0.5]", "my: method.trust is read by advsemiseg"),
+        (
+            ", method.num_latent: 3",
+            "steps=3",
+            "row 'cps': method.num_latent is read by latent, latent_match, not by cps",
+        ),
+    ],
+)
+def test_an_option_that_no_row_reads_is_refused(sweep_of: SweepOf, row: str, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep_of(MIXED.replace("{method.name: cps", "{method.name: cps" + row), override)

@@ -27,7 +27,6 @@ from latentseg.sweeps import work as sweep_work
 from latentseg.sweeps.cells import Sweep, cell_lock, cell_state, read_done
 from latentseg.sweeps.run import commands, run_sweep
 from latentseg.sweeps.work import run_cell
-from latentseg.training import loop
 
 Calls = list[tuple[str, str]]
 
@@ -252,6 +251,18 @@ def test_a_command_runs_its_cell_alone(tiny: Callable[..., Sweep], tmp_path: Pat
         run_sweep(sweep, tmp_path, cell="nothing")
 
 
+def test_a_run_that_stands_in_two_columns_is_made_once(
+    tiny: Callable[..., Sweep], tmp_path: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The supervised row does not read the columns' key."""
+    sweep = tiny("grid.seed=0", "columns.method.lambda_cons=[0.1,0.2]")
+    assert len(sweep.cells) == 4
+    assert len(commands(sweep, tmp_path)) == 3
+    run_sweep(sweep, tmp_path)
+    assert len([name for kind, name in fake if kind == "train"]) == 3
+    assert "all 3 cells done" in capsys.readouterr().err
+
+
 def test_a_failed_command_says_so(
     tiny: Callable[..., Sweep], tmp_path: Path, fake: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +325,7 @@ def test_a_killed_worker_loses_nothing_and_another_one_goes_on(
     assert 2 <= state.step < 6
     finished, began = stamps(first), (second / "environment.json").stat().st_mtime_ns
     trained = []
-    train = loop.train
+    train = vars(sweep_work)["train"]
 
     def spy(config: Config, folder: Path, resume: bool) -> None:
         trained.append(folder)

@@ -2,8 +2,14 @@
 
 import pytest
 
+from latentseg.config import Config
 from latentseg.methods.table import METHODS
 from latentseg.sweeps.files import read_sweep, sweep_names, sweep_summaries
+
+
+def has_discriminator(config: Config) -> bool:
+    return METHODS[config.method.name].has_discriminator(config.method)
+
 
 PAPER = {"table1_voc": 40, "table2_cityscapes": 40, "table3_voc": 15, "table4_voc": 30, "table5_voc": 25}
 LAPTOP = {"table1_animals": 45, "table2_camvid": 45}
@@ -44,9 +50,7 @@ def test_shipped_sweeps_resolve_without_data(name: str, cells: int) -> None:
     if sweep.table in (1, 2):
         assert sweep.column_key == "data.labeled"
         assert [row for row in sweep.rows if row != "supervised"] == ["AdvSemiSeg", "proposed"]
-    adversarial = {
-        cell.row for cell in sweep.cells if METHODS[cell.config.method.name].has_discriminator(cell.config.method)
-    }
+    adversarial = {cell.row for cell in sweep.cells if has_discriminator(cell.config)}
     assert adversarial == set(sweep.rows) - {"supervised", "all labels", "+ latent classes"}
     assert all(cell.config.method.lambda_lbl_adv == 0.01 for cell in sweep.cells if cell.row in adversarial)
     length = {"voc": 20000, "cityscapes": 40000}.get(name.partition("_")[2], sweep.options.get("steps"))

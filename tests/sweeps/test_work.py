@@ -21,6 +21,7 @@ from latentseg.sweeps import work as sweep_work
 from latentseg.sweeps.cells import Sweep, cell_lock, cell_state, read_done
 from latentseg.sweeps.run import run_sweep
 from latentseg.sweeps.work import run_cell, work
+from latentseg.training.loop import train
 
 Calls = list[tuple[str, str]]
 
@@ -213,7 +214,6 @@ def test_the_lock_of_a_dead_machine_is_taken_over(tiny: Callable[..., Sweep], tm
         ("devices=2", "worker is one process"),
         ("data.labeled=99", "99 labelled"),
         ("splits=[holdout]", "no split holdout"),
-        ("method.groups.all=[road]", "method.groups does not fit"),
         ("model.weights_kind=coco", r"model\.weights_kind=coco does not fit"),
     ],
 )
@@ -222,6 +222,27 @@ def test_what_cannot_run_is_refused_before_anything_is_begun(
 ) -> None:
     with pytest.raises(UserError, match=message):
         run_sweep(tiny(override), tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_run_that_was_begun_goes_on_as_it_was(tiny: Callable[..., Sweep], tmp_path: Path) -> None:
+    """Begun by an earlier version, with an option in its configuration that its method does not read, and log_every."""
+    sweep = tiny("rows=supervised", "grid.seed=0", "splits=val", "log_every=2")
+    cell = sweep.cells[0]
+    folder = tmp_path / cell.folder
+    begun = load_config("scenes", [*cell.options, "method.num_latent=7", "log_every=1"], keep_unread=True)
+    train(begun, folder)
+    (folder / "checkpoints" / "index.json").unlink()  # stopped before its first checkpoint
+    run_cell(sweep, cell, tmp_path)
+    assert read_done(folder, ("val",)) is not None
+    assert load_config(folder / "config.yaml", of_run=True) == begun
+    assert [row["step"] for row in read_metrics(folder) if "ce" in row] == [2]  # ours, which changes no result
+
+
+def test_groups_that_do_not_fit_are_refused_too(sweep_of: Callable[..., Sweep], tmp_path: Path) -> None:
+    sweep = sweep_of("base: scenes\nrows: {a: {method.name: given_classes, method.groups: {a: [road], b: [car]}}}\n")
+    with pytest.raises(UserError, match=r"method\.groups does not fit"):
+        run_sweep(sweep, tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
 
