@@ -1,4 +1,4 @@
-"""Clocks: functions in turns, ratios of them, and time by part."""
+"""Functions in turns, ratios of their times, and time by part."""
 
 import statistics
 import time

@@ -45,12 +45,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def closed(gains: dict[int, float], gaps: dict[int, float]) -> str:
-    """Share of the gap that a row closes: its mean gain over the mean gap, on the seeds that have both.
-
-    Args:
-        gains: Row minus baseline in points, by seed.
-        gaps: All labels minus baseline, by seed.
-    """
+    """Share of the gap that a row closes: its mean gain over the mean gap, both in points, on the seeds with both."""
     seeds = gains.keys() & gaps.keys()
     if len(seeds) < 2:
         return "-"

@@ -34,11 +34,9 @@ from latentseg.methods.base import Networks
 from latentseg.methods.latent import Latent
 from latentseg.models.segmenter import Output
 from latentseg.presets import load_config
-from latentseg.runs import finite_or_none, open_run
+from latentseg.runs.folder import finite_or_none, open_run
 from latentseg.sweeps.files import read_sweep
 from latentseg.training.trainer import Trainer
-
-TRUST = 0.2
 
 
 def probs_of(trainer: Trainer, item: Item) -> tuple[Output, Tensor]:
@@ -121,11 +119,11 @@ def open_trained(folder: Path) -> Trainer:
 
 
 @torch.no_grad()
-def discriminator_figures(folder: Path) -> dict[str, float] | None:
-    """What the discriminator of a finished run knows of right and wrong pixels; None if it has none."""
+def discriminator_figures(folder: Path) -> dict[str, float]:
+    """What the discriminator of a finished run knows of right and wrong pixels; nothing if it has none."""
     trainer = open_trained(folder)
     if "discriminator" not in trainer.state.networks:
-        return None
+        return {}
     confidences, rights = [], []
     for item in trainer.dataset.items("val")[::4]:
         probs, targets = probs_of(trainer, item)
@@ -133,15 +131,11 @@ def discriminator_figures(folder: Path) -> dict[str, float] | None:
         confidences.append(trainer.state.networks["discriminator"](probs.semantic).sigmoid()[0, 0][valid])
         rights.append((probs.semantic.argmax(1)[0] == targets)[valid])
     confidence, right = torch.cat(confidences), torch.cat(rights)
-    trusted = confidence > TRUST
-    return {
-        "confidence_right": float(confidence[right].mean()),
-        "confidence_wrong": float(confidence[~right].mean()),
-        "auroc": float(binary_auroc(confidence, right.long(), thresholds=200)),
-        "trusted": float(trusted.float().mean()),
-        "accuracy_trusted": float(right[trusted].float().mean()) if bool(trusted.any()) else float("nan"),
-        "accuracy": float(right.float().mean()),
-    }
+    trusted = confidence > 0.2  # as AdvSemiSeg
+    figures = {"confidence_right": confidence[right].mean(), "confidence_wrong": confidence[~right].mean()}
+    figures |= {"auroc": binary_auroc(confidence, right.long(), thresholds=200), "trusted": trusted.float().mean()}
+    figures |= {"accuracy_trusted": right[trusted].float().mean(), "accuracy": right.float().mean()}
+    return {name: float(value) for name, value in figures.items()}
 
 
 def main() -> None:

@@ -5,10 +5,9 @@
 
 The data are made in the official layouts (24 training and 2 validation images), the weights are random ones in the
 layouts of resnet101COCO-41f33a49.pth, torchvision's ResNet-101 and timm's DINOv2-S: losses and scores only tell that
-everything ran. Model, crop and losses are the preset's, and for the paper's two the batch as well: a run gets SIGKILL
-as soon as the index names the checkpoint of its second step, and again, resumed, after the third. An untrained teacher
-may be sure of no pixel or of each, so `match` or `cons` may be 0. Results: benchmarks/full_size.json; a cell that is
-there is skipped.
+everything ran. A run gets SIGKILL as soon as the index names the checkpoint of its second step, and again, resumed,
+after the third. An untrained teacher may be sure of no pixel or of each, so `match` or `cons` may be 0. Results:
+benchmarks/full_size.json; a cell that is there is skipped.
 """
 
 import argparse
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,10 @@ from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate
 from torchvision.models import resnet101
 
-from latentseg.checkpoints import Checkpoints
 from latentseg.data.images import VOC_CLASSES
 from latentseg.presets import differences, load_config
-from latentseg.runs import read_metrics
+from latentseg.runs.checkpoints import Checkpoints
+from latentseg.runs.folder import read_metrics
 
 RESULT = Path(__file__).with_suffix(".json")
 TRAIN, VAL = 24, 2
@@ -63,8 +61,7 @@ def random_resnet101() -> dict[str, Tensor]:
         norm.momentum = None  # the plain mean over what comes
     with torch.no_grad():
         net(interpolate(255 * torch.rand(4, 3, 12, 12) - 115, scale_factor=20))
-    state: dict[str, Tensor] = net.state_dict()
-    return state
+    return dict(net.state_dict())
 
 
 def write_weights(preset: str, path: Path) -> None:
@@ -90,11 +87,7 @@ def last_step(run: Path) -> int:
 
 
 def watch(arguments: list[str], run: Path, until: int = sys.maxsize) -> dict[str, Any]:
-    """Run latentseg, and kill it once the run has the checkpoint of step `until`.
-
-    Returns:
-        Exit status (-9: killed), peak memory in GB, and seconds.
-    """
+    """Run latentseg, and kill it once the run has the checkpoint of step `until`: exit is -9 then."""
     began = time.perf_counter()
     with run.with_suffix(".log").open("a") as log:
         command = [sys.executable, "-m", "latentseg", *arguments]
@@ -147,8 +140,8 @@ def main() -> None:
     results: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        writers: dict[str, Callable[[Path, int, int], Path]] = {"voc": write_voc, "cityscapes": write_cityscapes}
-        roots = {kind: write(folder / kind, TRAIN, VAL) for kind, write in writers.items()}
+        cityscapes = write_cityscapes(folder / "cityscapes", TRAIN, VAL)
+        roots = {"voc": write_voc(folder / "voc", TRAIN, VAL), "cityscapes": cityscapes}
         for key in (key for key in chosen if key not in results):
             preset, run = key.partition(",")[0], folder / f"run-{list(CELLS).index(key)}"
             write_weights(preset, folder / "weights.pth")

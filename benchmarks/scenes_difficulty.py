@@ -1,6 +1,6 @@
 """How far a pixel's colour and row alone go on the street scenes: the score that a network must leave behind.
 
-    python benchmarks/scenes_difficulty.py      # one minute on one core
+    python benchmarks/scenes_difficulty.py
 
 A histogram P(class | colour bin, row bin) predicts, divided by prior ** power, since plain argmax never names a rare
 class; the best power, chosen on the test scenes themselves, counts. Results: benchmarks/scenes_difficulty.json, where
@@ -61,7 +61,7 @@ def class_ious(probs: Floats, prior: NDArray[np.float64], power: float, targets:
 
 def percent(values: NDArray[np.float64]) -> dict[str, float]:
     """Shares by class in %."""
-    return {name: round(100 * float(value), 2) for name, value in zip(CLASSES, values, strict=True)}
+    return dict(zip(CLASSES, np.round(100 * values, 2).tolist(), strict=True))
 
 
 def main() -> None:

@@ -4,12 +4,11 @@ import ast
 import json
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "latentseg"
-
 
 def main() -> None:
     """Count and write."""
-    texts = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+    package = Path(__file__).parents[1] / "latentseg"
+    texts = {path.relative_to(package).as_posix(): path.read_text() for path in sorted(package.rglob("*.py"))}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
     nodes = [(name, node) for name, text in texts.items() for node in ast.walk(ast.parse(text))]
     functions = [

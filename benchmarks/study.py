@@ -29,7 +29,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS, readers
 from latentseg.presets import only_read
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, read_done
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.run import run_sweep
@@ -43,7 +43,7 @@ FREE = frozenset({
 })  # fmt: skip
 """Options in which two runs of one cell may differ."""
 LOGGED = ("effective_0.1", "effective_0.9", "trusted")
-"""Figures that are taken from the last line of the log."""
+"""Kept from the last line of the log."""
 TIMES = ("seconds", "images_per_second")
 
 
@@ -60,11 +60,7 @@ def that_count(options: Sequence[str], method: str) -> list[str]:
 
 
 def read_cells(path: Path, sweep: Sweep) -> Cells:
-    """The cells of a JSON file.
-
-    Raises:
-        UserError: It holds a cell of this sweep that was run with other options.
-    """
+    """The cells of a JSON file; one of this sweep that was run with other options is an error."""
     cells: Cells = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for cell in sweep.cells:
         key = key_of(cell, sweep)
@@ -92,7 +88,7 @@ def run_options(folder: Path) -> dict[str, Any]:
 def run_of(cell: Cell, run_root: Path) -> Path | None:
     """The finished run of a cell, found by its options and not by its name, which versions choose in other ways.
 
-    An option that the run does not know yet, or any more, must be at its default in the cell.
+    An option that the run does not know must be at its default in the cell.
     """
     ours = flat(cell.config.model_dump(mode="json"))
     set_here = flat(cell.config.model_dump(mode="json", exclude_defaults=True)).keys()
@@ -108,13 +104,7 @@ def run_of(cell: Cell, run_root: Path) -> Path | None:
 
 
 def figures(cell: Cell, done: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is kept of a finished cell.
-
-    Args:
-        cell: The cell.
-        done: Its file DONE.
-        rows: Its log.
-    """
+    """What is kept of a finished cell, from its file DONE and the rows of its log."""
     options = that_count(cell.options, cell.config.method.name)
     found = {"options": options, "steps": done["steps"], "seconds": round(done["seconds"], 1)}
     last: dict[str, Any] = next((row for row in reversed(rows) if "ce" in row), {})
@@ -130,13 +120,10 @@ def curve(rows: list[dict[str, Any]], validated: str) -> dict[str, list[Any]]:
     points: dict[int, dict[str, float]] = {row["step"]: {} for row in rows if validated in row}
     for row in rows:
         if row["step"] in points:
-            points[row["step"]] |= {name: value for name, value in row.items() if isinstance(value, int | float)}
-    names = dict.fromkeys(["step", *(name for point in points.values() for name in point if name not in TIMES)])
-    return {name: [_rounded(point.get(name)) for point in points.values()] for name in names}
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 5) if isinstance(value, float) else value
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            points[row["step"]] |= {name: round(value, 5) for name, value in numbers.items() if name not in TIMES}
+    names = dict.fromkeys(["step", *(name for point in points.values() for name in point)])
+    return {name: [point.get(name) for point in points.values()] for name in names}
 
 
 def latent_figures(folder: Path, steps: int) -> dict[str, Any] | None:

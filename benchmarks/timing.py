@@ -44,28 +44,25 @@ from latentseg.data.batches import Batch, StepDataset
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import draw_view, view_image, view_targets
+from latentseg.engine import full_speed
 from latentseg.methods.base import Losses, Networks
 from latentseg.presets import load_config, only_read
-from latentseg.processor import full_speed
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
 from latentseg.training.trainer import Trainer
 
 LATE = ["method.consistency_start=0", "method.ema_alpha=0.1"]
-TERMS = {"": ("0", "0"), " with discriminator": ("0.01", "0.001")}
-"""Weights of the adversarial terms."""
-PRESETS = {
-    "scenes": [],
-    "camvid": [],
-    "animals": [],
-    "voc": ["batch_size=1", "precision=bf16-mixed", "workers=0", "model.weights_kind=none", "data.kind=folder"],
+TERMS = {
+    "": ["method.lambda_lbl_adv=0", "method.lambda_ulbl_adv=0"],
+    " with discriminator": ["method.lambda_lbl_adv=0.01", "method.lambda_ulbl_adv=0.001"],
 }
+PRESETS = ("scenes", "camvid", "animals", "voc")
+VOC = ["batch_size=1", "precision=bf16-mixed", "workers=0", "model.weights_kind=none", "data.kind=folder"]
 """A ratio does not depend on the batch: two images of voc instead of twenty keep a turn short."""
-IMAGES = 24
-"""Labelled ones, and as many unlabelled ones; all are in memory before the clock starts."""
+IMAGES = 24  # labelled ones, and as many unlabelled ones; all are in memory before the clock starts
 
 
 @contextmanager
-def opened(preset: str, options: argparse.Namespace, with_discriminator: str, *more: str) -> Iterator[Trainer]:
+def opened(preset: str, options: argparse.Namespace, terms: str, *more: str) -> Iterator[Trainer]:
     """A run of a preset on a few images, at its first step; freed memory is kept as in training."""
     with tempfile.TemporaryDirectory() as folder, full_speed():
         roots = {"camvid": options.camvid, "animals": options.animals, "voc": f"{folder}/set", "scenes": None}
@@ -73,11 +70,9 @@ def opened(preset: str, options: argparse.Namespace, with_discriminator: str, *m
         if name == "voc":
             write_folder(Path(folder) / "set", IMAGES)
         where = [f"cache_folder={folder}/cache"] + ([f"data.root={roots[name]}"] if roots[name] else [])
-        weights = zip(("method.lambda_lbl_adv", "method.lambda_ulbl_adv"), TERMS[with_discriminator], strict=True)
-        terms = [f"{key}={value}" for key, value in weights]
-        chosen = [*where, *PRESETS[name], *more, *options.set]
+        chosen = [*where, *(VOC if name == "voc" else []), *more, *options.set]
         method = load_config(preset, chosen).method.name
-        config = load_config(preset, [*only_read([*LATE, *terms], method), *chosen])
+        config = load_config(preset, [*only_read([*LATE, *TERMS[terms]], method), *chosen])
         dataset = open_dataset(config.data, remember=config.cache == "images")
         drawn = draw_split(dataset, config.data, 0)
         trainer = Trainer.open(config, dataset, Split(drawn.labeled[:IMAGES], drawn.unlabeled[:IMAGES]))
@@ -121,22 +116,17 @@ def parts_of_a_step(trainer: Trainer, data: StepDataset, number: int) -> dict[st
     return clock.seconds
 
 
-def cpu_seconds(function: Callable[[], object]) -> float:
-    """CPU time of a call, all threads."""
-    began = time.process_time()
-    function()
-    return time.process_time() - began
-
-
 def time_step(trainer: Trainer, rounds: int) -> dict[str, Any]:
     """A step and its parts in terms of the bare network on the same images, in turns after one that does not count."""
     data = StepDataset(trainer.dataset, trainer.split, trainer.config, trainer.state.segmenter.mean)
     seconds: dict[str, list[float]] = {}
     for number in range(rounds + 1):
-        found = {"bare": cpu_seconds(partial(bare, trainer, data[number]))}
-        found["step"] = cpu_seconds(partial(lambda number: trainer.learn(number, data[number]), number))
-        found |= parts_of_a_step(trainer, data, number)
-        for name, value in found.items() if number else ():
+        batch, began = data[number], time.process_time()
+        bare(trainer, batch)
+        middle = time.process_time()
+        trainer.learn(number, data[number])
+        found = {"bare": middle - began, "step": time.process_time() - middle}
+        for name, value in (found | parts_of_a_step(trainer, data, number)).items() if number else ():
             seconds.setdefault(name, []).append(value)
     over = {name: ratio(values, seconds["bare"]) for name, values in seconds.items() if name != "bare"}
     parts = {name: row["ratio"] for name, row in over.items() if name != "step"}
@@ -159,14 +149,14 @@ def measure_wall(options: argparse.Namespace) -> dict[str, Any]:
     for preset in (preset for preset in options.presets if preset != "voc"):
         for terms in TERMS:
             with opened(preset, options, terms) as trainer:
-                rows[preset + terms] = show(time_blocks(trainer, options.rounds, beside=True))
+                rows[preset + terms] = show(time_blocks(trainer, options.rounds))
         if preset != "scenes":
             with opened(f"{preset}_match", options, "", "augment.labeled_views=2") as trainer:
-                rows[f"{preset}_match"] = show(time_blocks(trainer, options.rounds, beside=False))
+                rows[f"{preset}_match"] = show(time_blocks(trainer, options.rounds))
     return rows
 
 
-def time_blocks(trainer: Trainer, rounds: int, beside: bool) -> dict[str, Any]:
+def time_blocks(trainer: Trainer, rounds: int) -> dict[str, Any]:
     """Blocks of five steps: the share of the time that goes by waiting, and beside blocks of the bare network."""
     waits: list[float] = []
 
@@ -175,10 +165,11 @@ def time_blocks(trainer: Trainer, rounds: int, beside: bool) -> dict[str, Any]:
             trainer.step()
             waits.append(trainer.waited)
 
-    _, batch = trainer.read()
-    functions = {"step": five} | ({"bare": lambda: bare(trainer, batch, 5)} if beside else {})
+    functions: dict[str, Callable[[], None]] = {"step": five}
+    if trainer.config.cache != "features":
+        functions["bare"] = partial(bare, trainer, trainer.read()[1], 5)
     seconds = in_turns(functions, rounds, time.perf_counter)
-    found = ratio(seconds["step"], seconds["bare"]) if beside else {}
+    found = ratio(seconds["step"], seconds["bare"]) if "bare" in seconds else {}
     share = round(sum(waits[5:]) / sum(seconds["step"]), 4)
     return found | {"waiting_share": share, "threads": torch.get_num_threads()}
 
@@ -289,7 +280,7 @@ def main() -> None:
     parser.add_argument("probes", nargs="+", choices=["all", *PROBES])
     parser.add_argument("--camvid", help="root of CamVid")
     parser.add_argument("--animals", help="root of VOC, for the animals")
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS), help="of step and wall")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="of step and wall")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further options of step, wall, cache"
     )
@@ -305,7 +296,7 @@ def main() -> None:
         rows = results.get(name, {}).get("rows", {}) | rows
         results[name] = {"machine": machine, "ended": time.strftime("%Y-%m-%d %H:%M"), "rows": rows}
         options.out.write_text(json.dumps(results, indent=1) + "\n")
-        print(json.dumps({name: rows}, indent=1))
+        show({name: rows})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Probes of the timer: how near prediction and evaluation come to the bare network, and whether memory stays flat.
-
-The models are trained for one step on made data, so that they are opened as any run is.
-"""
+"""Probes of the timer: how near prediction and evaluation come to the bare network, and whether memory stays flat."""
 
 import argparse
 import resource
@@ -24,9 +21,9 @@ from made import SIZE, photo, write_folder
 
 from latentseg import Model, load, load_config, predict, train
 from latentseg.data.datasets import open_dataset
+from latentseg.engine import full_speed
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.video import VideoWriter
-from latentseg.processor import full_speed
 
 NETWORKS = {
     "deeplab_resnet101": ("voc", ["precision=bf16-mixed", "workers=0"], 8, 2),

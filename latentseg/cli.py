@@ -71,11 +71,11 @@ def train(
         run, source = run or Path(source), str(Path(source) / "config.yaml")
     config = load_config(source, overrides or [], of_run)
     if dry_run:
-        from latentseg.costs import dry_run as expected  # noqa: PLC0415
+        from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
         _show(expected(config, run, resume))
         return
-    from latentseg.parallel import is_first  # noqa: PLC0415
+    from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
@@ -95,7 +95,7 @@ def benchmark(
     For example: latentseg benchmark camvid data.root=CamVid
     """
     config = load_config(source, overrides or [])
-    from latentseg.benchmark import choices, report, time_choices  # noqa: PLC0415
+    from latentseg.training.choices import choices, report, time_choices  # noqa: PLC0415
 
     _show(report(config, time_choices(config, choices(compiled), rounds)))
 
@@ -108,8 +108,8 @@ def evaluate(
     checkpoint: Checkpoint = "last",
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
+    from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.inference.evaluate import evaluate as run_evaluation  # noqa: PLC0415
-    from latentseg.parallel import is_first  # noqa: PLC0415
 
     evaluation = run_evaluation(run, split, checkpoint, overrides or [])
     if is_first():

@@ -12,7 +12,7 @@ from latentseg.config import InferenceConfig
 from latentseg.data.images import distinct_palette
 from latentseg.inference.model import Model
 from latentseg.presets import load_config
-from latentseg.runs import Run
+from latentseg.runs.folder import Run
 from latentseg.training.loop import train
 
 OPTIONS = [

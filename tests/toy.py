@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
+from latentseg.data.features import Features
 from latentseg.methods.base import Losses, Method, Networks, Setup, build
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Output, Perturb

@@ -11,7 +11,7 @@ from toy import SIZE, C, L, batch, built, networks, tensors
 
 from latentseg.config import StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
+from latentseg.data.features import Features
 from latentseg.methods.base import Method, Networks
 from latentseg.methods.weak_to_strong import CutMix
 from latentseg.models.segmenter import Output

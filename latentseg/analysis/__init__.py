@@ -16,6 +16,7 @@ from latentseg.analysis import stats
 from latentseg.analysis.files import analysis_folder, write_analysis
 from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
+from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
@@ -24,7 +25,6 @@ from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS
 from latentseg.metrics import scores
 from latentseg.presets import differences
-from latentseg.progress import track
 
 BACKGROUND = "background"
 """Name of the class that is no thing; a data set without it has no foreground either."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import IGNORED, draw
 from latentseg.analysis.stats import Rows
-from latentseg.checkpoints import write_atomically
 from latentseg.errors import UserError
+from latentseg.runs.checkpoints import write_atomically
 
 FIGURES, WORDS, PICTURE = "analysis.json", "summary.txt", "latent_given_class.png"
 MATRIX, MATRIX_OF_M = "latent_given_class.csv", "latent_given_class_M.csv"

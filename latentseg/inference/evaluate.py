@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from latentseg.checkpoints import write_atomically
 from latentseg.config import Mark, marked
+from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
+from latentseg.distributed import all_reduce_sum, rank, world
+from latentseg.engine import connected, full_speed, make_fabric
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
-from latentseg.parallel import connected, make_fabric, rank, whole, world
-from latentseg.processor import full_speed
-from latentseg.progress import track
-from latentseg.runs import finite_or_none, free_path, open_run
+from latentseg.runs.checkpoints import write_atomically
+from latentseg.runs.folder import finite_or_none, free_path, open_run
 
 
 def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
@@ -39,7 +39,7 @@ def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
     predicted = model.stream(own, partial(read_scored, dataset))
     for targets, labels in track(predicted, "scoring", len(own)) if rank() == 0 else predicted:
         matrix += confusion_matrix(labels.semantic, torch.from_numpy(targets), num_classes)
-    return scores(whole(matrix.to(model.device)).cpu(), model.run.config.inference.miou_over)
+    return scores(all_reduce_sum(matrix.to(model.device)).cpu(), model.run.config.inference.miou_over)
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentseg.checkpoints import load_module
 from latentseg.config import Config, DataConfig, InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
+from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import UserError
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
 from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
-from latentseg.parallel import Precision, choose_device, choose_precision
-from latentseg.runs import Run, open_run
+from latentseg.runs.checkpoints import load_module
+from latentseg.runs.folder import Run, open_run
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")

@@ -6,14 +6,14 @@ from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
+from latentseg.console import track
 from latentseg.data.images import IMAGE_SUFFIXES, distinct_palette, image_files, read_rgb
+from latentseg.engine import full_speed
 from latentseg.errors import UserError
 from latentseg.inference.model import Model
 from latentseg.inference.pictures import index_png, overlay, rgb_png, write_whole
 from latentseg.inference.stream import Pixels, Ready, in_threads
 from latentseg.models.segmenter import Output
-from latentseg.processor import full_speed
-from latentseg.progress import track
 
 KINDS = ("index", "overlay", "latent")
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})

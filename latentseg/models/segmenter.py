@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from latentseg.config import ModelConfig
+from latentseg.data.features import Features
 from latentseg.errors import UserError
-from latentseg.features import Features
 from latentseg.models.encoders import Encoder, build_encoder
 from latentseg.models.upsample import upsample
 from latentseg.models.weights import load_weights

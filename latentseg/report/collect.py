@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from latentseg.errors import UserError
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
 
 Tree = dict[str, Any]
 SUPERVISED, ALL_LABELS = "supervised", "all labels"

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item, distinct_palette, open_dataset
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
-from latentseg.progress import track
-from latentseg.runs import Run
+from latentseg.runs.folder import Run
 
 IMAGES = 4
 WIDTH = 480

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from latentseg.progress import duration
+from latentseg.console import duration
 from latentseg.report.collect import (
     ALL_LABELS,
     SUPERVISED,

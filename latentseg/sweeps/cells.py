@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from latentseg.config import Config, Mark, marked
-from latentseg.locks import live_owner
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
+from latentseg.runs.locks import live_owner
 
 FREE = tuple(marked(Mark.RUNTIME))
 """Options that may differ between two workers on one cell."""

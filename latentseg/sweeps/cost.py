@@ -5,18 +5,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.costs import measure_costs, views
+from latentseg.console import console, duration
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.progress import duration
 from latentseg.sweeps.cells import Cell, State, Sweep, cell_state, kind, threads_each
-
-console = Console(stderr=True, soft_wrap=True)
+from latentseg.training.costs import measure_costs, views
 
 
 @dataclass(frozen=True)

@@ -20,21 +20,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from yaml import YAMLError
 
 from latentseg import presets
-from latentseg.checkpoints import write_atomically
+from latentseg.console import console
 from latentseg.errors import UserError
-from latentseg.locks import hold
 from latentseg.methods.table import readers
 from latentseg.presets import load_config, option_names
+from latentseg.runs.checkpoints import write_atomically
+from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
 
 KEYS = ("base", "table", "options", "rows", "columns", "grid", "splits")
 SPLITS = ("val", "test", "holdout", "train")
 Tree = dict[str, Any]
-console = Console(stderr=True, soft_wrap=True)
 
 
 def sweep_names() -> list[str]:

@@ -20,10 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from rich.console import Console
-
+from latentseg.console import console, duration
 from latentseg.errors import UserError
-from latentseg.progress import duration
 from latentseg.sweeps.cells import State, Sweep, cell_owner, cell_state, kind, threads_each
 from latentseg.sweeps.files import read_sweep, write_sweep
 from latentseg.sweeps.work import check_cells, work
@@ -34,8 +32,6 @@ LINE_SECONDS = 30.0
 """Without a terminal: seconds between two lines of progress."""
 REPLACEMENTS = 3
 """A worker that dies is replaced this many times."""
-
-console = Console(stderr=True, soft_wrap=True)
 
 
 def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, cell: str | None = None) -> Path:

@@ -13,27 +13,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from latentseg.checkpoints import Checkpoints, write_atomically
 from latentseg.config import DataConfig
+from latentseg.console import console
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
-from latentseg.locks import try_hold
 from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind
 from latentseg.presets import load_config
-from latentseg.runs import read_metrics
+from latentseg.runs.checkpoints import Checkpoints, write_atomically
+from latentseg.runs.folder import read_metrics
+from latentseg.runs.locks import try_hold
 from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, data_name, read_done, training_seconds
 from latentseg.sweeps.files import SPLITS, option_text
 from latentseg.training.loop import train
 
 POLL = 2.0
 """Seconds between two looks at cells that others hold."""
-
-console = Console(stderr=True, soft_wrap=True)
 
 
 def check_cells(sweep: Sweep, run_root: Path) -> dict[Path, str]:

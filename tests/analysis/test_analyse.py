@@ -25,7 +25,7 @@ from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.inference.model import Model
 from latentseg.presets import load_config
-from latentseg.runs import open_run
+from latentseg.runs.folder import open_run
 from latentseg.scenes.draw import CLASSES as SCENES
 from latentseg.training.loop import train
 

@@ -20,7 +20,7 @@ from latentseg.metrics import Scores
 from latentseg.models.segmenter import LightHead
 from latentseg.presets import load_config
 from latentseg.report.collect import read_run
-from latentseg.runs import open_run
+from latentseg.runs.folder import open_run
 from latentseg.training.loop import train
 
 NAMES = ["ground", "thing", "sky", "never"]

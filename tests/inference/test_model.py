@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentseg.config import InferenceConfig
+from latentseg.engine import choose_device
 from latentseg.errors import UserError
 from latentseg.inference.model import _starts, argmax
 from latentseg.models.segmenter import Output
-from latentseg.parallel import choose_device
 
 MEAN = (0.25, 0.5, 0.75)
 

@@ -12,8 +12,8 @@ import torch
 from live import live
 
 from latentseg.config import ModelConfig, WeightsKind
+from latentseg.data.features import Features
 from latentseg.errors import UserError
-from latentseg.features import Features
 from latentseg.models.encoders import build_encoder, lite0_state
 from latentseg.models.segmenter import Segmenter, build_segmenter
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from latentseg.progress import duration
+from latentseg.console import duration
 from latentseg.report.collect import SweepRecord, read_inputs
 from latentseg.report.page import write_report
 from latentseg.report.tables import Table, cost_table, difference_table, line_table, paper_form, unfinished

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from latentseg.locks import hold
 from latentseg.presets import load_config
+from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_state, folder_name, kind
 
 

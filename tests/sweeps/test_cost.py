@@ -9,12 +9,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from latentseg import caching, cli, costs
+from latentseg import cli
+from latentseg.data import caching
 from latentseg.sweeps import cost as sweep_cost
 from latentseg.sweeps.cells import Cell, Sweep
 from latentseg.sweeps.cost import Cost, dry_run, measure
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.work import run_cell
+from latentseg.training import costs
 
 CACHED = ("cache=features", "augment.views=2", "model.frozen=true", "grid.seed=0")
 

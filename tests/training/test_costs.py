@@ -10,11 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from latentseg import costs
 from latentseg.cli import app
-from latentseg.costs import Costs, dry_run, measure_costs
 from latentseg.errors import UserError
 from latentseg.presets import load_config
+from latentseg.training import costs
+from latentseg.training.costs import Costs, dry_run, measure_costs
 from latentseg.training.loop import train
 
 TINY = [

@@ -11,7 +11,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.presets import dump_config, load_config
-from latentseg.runs import (
+from latentseg.runs.folder import (
     Log,
     Run,
     check_run_folder,

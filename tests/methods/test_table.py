@@ -69,7 +69,7 @@ def test_every_option_of_the_methods_has_a_reader_and_help_names_it(option: str)
 def test_rows_name_options_that_exist() -> None:
     known = option_names()
     assert [option for row in METHODS.values() for option in row.options if option not in known] == []
-    weights = {weight for row in METHODS.values() for weight in (*row.unlabeled, *row.judged)}
+    weights = {weight for row in METHODS.values() for weight in (*row.unlabeled, *row.adversarial)}
     assert weights <= MethodConfig.model_fields.keys()
     assert readers("optim.lr") == readers("steps") == []
     assert len(readers("optim.betas")) == len([row for row in METHODS.values() if "discriminator" in row.trains])

@@ -3,14 +3,14 @@
 import pytest
 from rich.console import Console
 
-from latentseg import progress
+from latentseg import console
 
 
 def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "console", Console(stderr=True, soft_wrap=True, force_terminal=False))
-    assert list(progress.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
-    with progress.track_steps(4, 2) as show:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(console, "console", Console(stderr=True, soft_wrap=True, force_terminal=False))
+    assert list(console.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
+    with console.track_steps(4, 2) as show:
         show(3, {"ce": 0.5}, 7.0)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["reading 1/3", "reading 2/3", "reading 3/3", "step 3/4"]
@@ -20,5 +20,5 @@ def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress.track([1, 2], "reading")) == [1, 2]
+    assert list(console.track([1, 2], "reading")) == [1, 2]
     assert capsys.readouterr().err == ""

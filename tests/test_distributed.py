@@ -17,14 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from latentseg import training
+from latentseg.distributed import all_reduce_sum, average, from_first, mean_divisor
+from latentseg.engine import choose_precision, make_fabric
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
-from latentseg.locks import hold
 from latentseg.losses import IGNORE_INDEX, cross_entropy
-from latentseg.parallel import average, choose_precision, from_first, make_fabric, share, whole
 from latentseg.presets import load_config
-from latentseg.runs import LOCK, finite_or_none, open_run, read_metrics
+from latentseg.runs.folder import LOCK, finite_or_none, open_run, read_metrics
+from latentseg.runs.locks import hold
+from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay
 
@@ -231,7 +232,7 @@ def test_two_processes_go_on_with_the_run_of_one(
 
     config = load_config("scenes", TINY)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "decay", decay_or_stop)
+        patch.setattr(trainer, "decay", decay_or_stop)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "run")
     finish(latentseg("train", "scenes", *TINY, "devices=2", "--run", str(tmp_path / "run"), "--resume"))
@@ -262,7 +263,7 @@ def test_torchrun_starts_again_what_was_killed(undisturbed: Path, tmp_path: Path
 def test_a_mean_over_pixels_of_none_is_zero() -> None:
     logits = torch.zeros(1, 3, 2, 2, requires_grad=True)
     targets = torch.full((1, 2, 2), IGNORE_INDEX)
-    loss = cross_entropy(logits, targets, share(targets != IGNORE_INDEX))
+    loss = cross_entropy(logits, targets, mean_divisor(targets != IGNORE_INDEX))
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
@@ -278,9 +279,9 @@ def test_half_a_pixel_per_process_is_half_a_pixel() -> None:
 
 def test_one_process_sums_nothing() -> None:
     values = torch.ones(3, requires_grad=True)
-    assert whole(values) is values
-    assert share(None) is None
-    assert int(share(torch.tensor([True, False]))) == 1
+    assert all_reduce_sum(values) is values
+    assert mean_divisor(None) is None
+    assert int(mean_divisor(torch.tensor([True, False]))) == 1
     average([values.detach()])
     assert from_first(lambda: "said") == "said"
 

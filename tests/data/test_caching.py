@@ -8,18 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentseg import caching
-from latentseg.caching import cache_root, cached_features
 from latentseg.config import Config
+from latentseg.data import caching
 from latentseg.data.batches import Stores, batches
+from latentseg.data.caching import cache_root, cached_features
 from latentseg.data.datasets import open_dataset
-from latentseg.data.features import FeatureStore
+from latentseg.data.features import Features, FeatureStore
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.features import Features
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config
-from latentseg.runs import open_run
+from latentseg.runs.folder import open_run
 from latentseg.training.loop import train
 
 TINY = [
@@ -79,7 +78,7 @@ def test_every_method_trains_as_on_images(method: str, tmp_path: Path) -> None:
 
 
 def train_rows(folder: Path) -> list[float]:
-    from latentseg.runs import read_metrics  # noqa: PLC0415
+    from latentseg.runs.folder import read_metrics  # noqa: PLC0415
 
     return [row["val_miou"] for row in read_metrics(folder) if "val_miou" in row]
 

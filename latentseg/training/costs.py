@@ -15,19 +15,18 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.caching import cache_root, stored_features
 from latentseg.config import Config
+from latentseg.console import duration
 from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
+from latentseg.data.caching import cache_root, stored_features
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
+from latentseg.engine import choose_device, choose_precision, full_speed
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
 from latentseg.methods.table import METHODS
-from latentseg.parallel import choose_device, choose_precision
-from latentseg.processor import full_speed
-from latentseg.progress import duration
-from latentseg.runs import check_run_folder, open_run
+from latentseg.runs.folder import check_run_folder, open_run
 from latentseg.training.loop import check_arguments
 from latentseg.training.trainer import Trainer
 

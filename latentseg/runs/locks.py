@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 
+from latentseg.console import console
 from latentseg.errors import UserError
 
 BEAT = 10.0
@@ -34,7 +34,6 @@ STALE = 120.0
 POLL, TELL = 0.5, 30.0
 """Seconds between two looks at a lock that one waits for, and between two lines about it."""
 
-console = Console(stderr=True, soft_wrap=True)
 
 
 def _space() -> str:

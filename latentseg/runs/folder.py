@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from latentseg.checkpoints import Checkpoints, write_atomically
+from latentseg.runs.checkpoints import Checkpoints, write_atomically
 from latentseg.config import Config, Mark, marked
 from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
 from latentseg.errors import UserError
-from latentseg.parallel import choose_device, choose_precision
+from latentseg.engine import choose_device, choose_precision
 from latentseg.presets import differences, dump_config, load_config
 
 LOCK = "LOCK"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from latentseg import locks
+from latentseg.runs import locks
 from latentseg.errors import UserError
-from latentseg.locks import Owner, hold, live_owner, try_hold
+from latentseg.runs.locks import Owner, hold, live_owner, try_hold
 
-HOLDER = "import sys, time; from pathlib import Path; from latentseg.locks import hold\n"
+HOLDER = "import sys, time; from pathlib import Path; from latentseg.runs.locks import hold\n"
 HOLDER += "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
 
 
@@ -228,7 +228,7 @@ def test_one_of_many_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_many_processes_never_hold_one_lock_together(tmp_path: Path) -> None:
     """Each kill leaves a stale lock; a counter that is read and written without a lock of its own loses no turn."""
-    code = "import os, sys, time; from pathlib import Path; from latentseg.locks import try_hold\n"
+    code = "import os, sys, time; from pathlib import Path; from latentseg.runs.locks import try_hold\n"
     code += "lock, count, turns = Path(sys.argv[1]) / 'LOCK', Path(sys.argv[1]) / 'count', 0\n"
     code += "while turns < 10:\n  with try_hold(lock) as taken:\n    if taken:\n"
     code += "      n = int(count.read_text()); time.sleep(0.002); count.write_text(str(n + 1)); turns += 1\n"

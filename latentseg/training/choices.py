@@ -14,11 +14,10 @@ from rich.text import Text
 from torch import Tensor
 
 from latentseg.config import Config
+from latentseg.console import console, track
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.parallel import choose_device, choose_precision
-from latentseg.processor import full_speed
-from latentseg.progress import console, track
+from latentseg.engine import choose_device, choose_precision, full_speed
 from latentseg.training.trainer import Trainer
 
 UNTIMED = 2

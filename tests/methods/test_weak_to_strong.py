@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from toy import batch
 
 from latentseg.config import StrongConfig
-from latentseg.features import Features
+from latentseg.data.features import Features
 from latentseg.methods.weak_to_strong import (
     CutMix,
     PseudoLabels,

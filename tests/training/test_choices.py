@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from latentseg.benchmark import Choice, Timing, choices, report, time_choices
 from latentseg.presets import load_config
+from latentseg.training.choices import Choice, Timing, choices, report, time_choices
 from latentseg.training.loop import train
 
 TINY = [
@@ -53,7 +53,7 @@ def test_the_fastest_that_is_exact_enough_is_named() -> None:
 def test_the_command_shows_what_it_does_and_no_chatter() -> None:
     """In a process of its own: Lightning's log knows the real stderr only."""
     words = ["latentseg", "benchmark", "scenes", *TINY, "--rounds", "1"]
-    code = f"import sys; from latentseg import cli, progress; progress.LINE_SECONDS = 0; sys.argv = {words}; cli.main()"
+    code = f"import sys; from latentseg import cli, console; console.LINE_SECONDS = 0; sys.argv = {words}; cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "fastest: precision=" in done.stdout

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from latentseg.checkpoints import (
+from latentseg.runs.checkpoints import (
     Checkpoints,
     load_module,
     load_optimizer,

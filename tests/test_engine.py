@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 
-from latentseg.processor import full_speed
+from latentseg.engine import full_speed
 
 FAULTS = """
 import resource, torch
-from latentseg.processor import full_speed
+from latentseg.engine import full_speed
 
 def least_faults():  # pages that the system has to bring for a map of 128 MB that has been there before
     found = []

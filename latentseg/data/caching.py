@@ -5,33 +5,33 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from latentseg.config import Config, Mark, marked
+from latentseg.console import console, track
 from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
 from latentseg.data.splits import Split
 from latentseg.data.transforms import view_image
 from latentseg.errors import UserError
-from latentseg.locks import hold
-from latentseg.models.segmenter import Segmenter
 from latentseg.presets import flat
-from latentseg.progress import track
+from latentseg.runs.locks import hold
+
+if TYPE_CHECKING:
+    from latentseg.models.segmenter import Segmenter  # data knows no model: it is handed one that encodes
 
 VERSION = 1
 """Of what a store holds; another one makes all stores anew."""
 FLUSH_EVERY = 100
 """Images between two flushes to disk."""
-console = Console(stderr=True, soft_wrap=True)
 
 
-def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, unlabeled: bool) -> Stores:
+def cached_features(config: Config, segmenter: "Segmenter", dataset: Dataset, split: Split, unlabeled: bool) -> Stores:
     """Features of all images that the run reads; what is missing is computed now.
 
     A store is found again by the encoder's weights, the images (names, sizes, times of change), how they are
@@ -53,7 +53,7 @@ def cached_features(config: Config, segmenter: Segmenter, dataset: Dataset, spli
     return Stores(stores[0], stores[-1])
 
 
-def stored_features(config: Config, segmenter: Segmenter, split: Split, unlabeled: bool) -> Stores | None:
+def stored_features(config: Config, segmenter: "Segmenter", split: Split, unlabeled: bool) -> Stores | None:
     """What `cached_features` would give if it had nothing to compute, else None. Nothing is written."""
     stores = []
     for views, items in _needs(config, split, unlabeled):
@@ -79,7 +79,7 @@ def _images(split: Split) -> list[Item]:
 
 
 def _filled(
-    config: Config, segmenter: Segmenter, dataset: Dataset, split: Split, views: int, needed: list[Item]
+    config: Config, segmenter: "Segmenter", dataset: Dataset, split: Split, views: int, needed: list[Item]
 ) -> FeatureStore:
     """The store for a number of views of all images, with the needed ones in it."""
     images = _images(split)
@@ -121,7 +121,7 @@ def _announce(folder: Path, images: int, views: int, size: int) -> None:
     console.print(text, markup=False, highlight=False)
 
 
-def _fill(store: FeatureStore, items: list[Item], config: Config, segmenter: Segmenter, dataset: Dataset) -> None:
+def _fill(store: FeatureStore, items: list[Item], config: Config, segmenter: "Segmenter", dataset: Dataset) -> None:
     training = segmenter.training
     segmenter.eval()
     try:
@@ -141,19 +141,19 @@ def _fill(store: FeatureStore, items: list[Item], config: Config, segmenter: Seg
 
 
 @torch.no_grad()
-def _encode(segmenter: Segmenter, images: Tensor) -> list[Tensor]:
+def _encode(segmenter: "Segmenter", images: Tensor) -> list[Tensor]:
     like = segmenter.pixel_mean
     return segmenter.encode(images.to(like.device, like.dtype))
 
 
-def _shapes(segmenter: Segmenter, crop: tuple[int, int]) -> list[tuple[int, int, int]]:
+def _shapes(segmenter: "Segmenter", crop: tuple[int, int]) -> list[tuple[int, int, int]]:
     training = segmenter.training
     maps = _encode(segmenter.eval(), torch.zeros(1, 3, *crop))
     segmenter.train(training)
     return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
 
 
-def _key(config: Config, segmenter: Segmenter, images: list[Item], views: int) -> str:
+def _key(config: Config, segmenter: "Segmenter", images: list[Item], views: int) -> str:
     """Name of the store: a hash over everything that its content depends on."""
     digest = hashlib.sha256()
     for name, value in segmenter.state_dict().items():
