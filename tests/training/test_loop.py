@@ -158,6 +158,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_bit_for_bit(whole_run: Path, tmp_path: Path) -> None:
     """`kill -9` while a checkpoint is being written: log, validation and best checkpoint of that step are there."""
     folder = tmp_path / "run"
