@@ -93,9 +93,7 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
     """Places in which two trees differ, as text."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys())
-        return [
-            line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")
-        ]
+        return [line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
         return [line for number, (old, new) in pairs for line in differences(old, new, f"{where}/{number}")]

@@ -1,51 +1,30 @@
-"""How much there is to read: modules, lines, the longest of them, and the three files of one training step.
-
-    python benchmarks/size.py
-
-Results: benchmarks/size.json.
-"""
+"""How much there is to read: `python benchmarks/size.py` counts the package into benchmarks/size.json."""
 
 import ast
 import json
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "latentseg"
-STEP = ("methods/latent.py", "losses.py", "models/segmenter.py")
-
-
-def functions(path: Path) -> list[tuple[int, str]]:
-    """Lines (docstring included) and name of each function of a module."""
-    return [
-        ((node.end_lineno or node.lineno) - node.lineno + 1, node.name)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef)
-    ]
-
-
-def imports(path: Path) -> list[str]:
-    """Modules that a module imports."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    parts = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    return sorted(whole | parts)
-
 
 def main() -> None:
     """Count and write."""
-    modules = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-    lines = {name: len(path.read_text().splitlines()) for name, path in modules.items()}
-    longest = max(lines, key=lambda name: lines[name])
-    every = [(count, f"{name}: {function}") for name, path in modules.items() for count, function in functions(path)]
-    counts = sorted(count for count, _ in every)
+    package = Path(__file__).parents[1] / "latentseg"
+    texts = {path.relative_to(package).as_posix(): path.read_text() for path in sorted(package.rglob("*.py"))}
+    lines = {name: len(text.splitlines()) for name, text in texts.items()}
+    nodes = [(name, node) for name, text in texts.items() for node in ast.walk(ast.parse(text))]
+    functions = [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}: {node.name}")  # docstrings are counted
+        for name, node in nodes
+        if isinstance(node, ast.FunctionDef)
+    ]
+    counts = sorted(count for count, _ in functions)
     result = {
-        "modules": len(modules),
+        "modules": len(lines),
         "lines": sum(lines.values()),
-        "longest_module": [longest, lines[longest]],
-        "longest_functions": sorted(every, reverse=True)[:3],
-        "functions": len(every),
+        "longest_module": max((count, name) for name, count in lines.items())[::-1],
+        "longest_functions": sorted(functions, reverse=True)[:3],
+        "functions": len(functions),
         "functions_over_30_lines": sum(count > 30 for count in counts),
         "median_function": counts[len(counts) // 2],
-        "one_step": {name: {"lines": lines[name], "imports": imports(modules[name])} for name in STEP},
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

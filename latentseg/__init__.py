@@ -16,8 +16,9 @@ from latentseg.presets import load_config
 
 if TYPE_CHECKING:
     from latentseg.analysis import analyse
-    from latentseg.evaluation import evaluate
-    from latentseg.prediction import Model, Prediction, load, predict
+    from latentseg.inference.evaluate import evaluate
+    from latentseg.inference.model import Model, Prediction, load
+    from latentseg.inference.predict import predict
     from latentseg.report.page import write_report
     from latentseg.sweeps.files import read_sweep
     from latentseg.sweeps.run import run_sweep
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Model": "prediction",
-    "Prediction": "prediction",
+    "Model": "inference.model",
+    "Prediction": "inference.model",
     "analyse": "analysis",
-    "evaluate": "evaluation",
-    "load": "prediction",
-    "predict": "prediction",
+    "evaluate": "inference.evaluate",
+    "load": "inference.model",
+    "predict": "inference.predict",
     "read_sweep": "sweeps.files",
     "run_sweep": "sweeps.run",
     "train": "training.loop",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from latentseg import __version__
 from latentseg.errors import UserError
@@ -47,6 +47,11 @@ def _options(
     """Train a semantic segmenter from a few labelled images and a pile of unlabelled ones."""
 
 
+def _show(table: RenderableType) -> None:
+    """Print a table; where it goes to no terminal, nothing is cut to the width of one."""
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
 @app.command()
 def train(
     source: Source,
@@ -66,11 +71,11 @@ def train(
         run, source = run or Path(source), str(Path(source) / "config.yaml")
     config = load_config(source, overrides or [], of_run)
     if dry_run:
-        from latentseg.costs import dry_run as expected  # noqa: PLC0415
+        from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
-        console.print(expected(config, run, resume))
+        _show(expected(config, run, resume))
         return
-    from latentseg.parallel import is_first  # noqa: PLC0415
+    from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
     result = run_training(config, run, resume)
@@ -90,9 +95,9 @@ def benchmark(
     For example: latentseg benchmark camvid data.root=CamVid
     """
     config = load_config(source, overrides or [])
-    from latentseg.benchmark import choices, report, time_choices  # noqa: PLC0415
+    from latentseg.training.choices import choices, report, time_choices  # noqa: PLC0415
 
-    console.print(report(config, time_choices(config, choices(compiled), rounds)))
+    _show(report(config, time_choices(config, choices(compiled), rounds)))
 
 
 @app.command()
@@ -103,12 +108,12 @@ def evaluate(
     checkpoint: Checkpoint = "last",
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
-    from latentseg.evaluation import evaluate as run_evaluation  # noqa: PLC0415
-    from latentseg.parallel import is_first  # noqa: PLC0415
+    from latentseg.distributed import is_first  # noqa: PLC0415
+    from latentseg.inference.evaluate import evaluate as run_evaluation  # noqa: PLC0415
 
     evaluation = run_evaluation(run, split, checkpoint, overrides or [])
     if is_first():
-        console.print(evaluation.table())
+        _show(evaluation.table())
 
 
 @app.command()
@@ -125,10 +130,10 @@ def predict(
 
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
-    from latentseg.prediction import load  # noqa: PLC0415
-    from latentseg.prediction import predict as run_prediction  # noqa: PLC0415
+    from latentseg.inference.model import Model  # noqa: PLC0415
+    from latentseg.inference.predict import predict as run_prediction  # noqa: PLC0415
 
-    count = run_prediction(load(run, checkpoint, set_ or []), paths, out)
+    count = run_prediction(Model.open(run, checkpoint, set_ or []), paths, out)
     console.print(f"{count} images in {out}", markup=False, highlight=False)
 
 
@@ -140,14 +145,16 @@ def sweep(
         "runs/sweep"
     ),
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(help="Optuna storage, such as postgresql://...; a journal file if not given.")
-    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Run this cell alone, by the name of its folder.")] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print a command for each cell that is not done, for any scheduler.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and the expected cost.")] = False,
 ) -> None:
     """Train and score every cell of a grid; stopped or killed, the same command goes on.
 
     For example: latentseg sweep table3_camvid data.root=CamVid --run-root runs/tables --workers 2
+    By GNU parallel: latentseg sweep table3_camvid data.root=CamVid threads=1 --commands | parallel -j4
     """
     from latentseg.sweeps.files import read_sweep  # noqa: PLC0415
 
@@ -155,11 +162,16 @@ def sweep(
     if dry_run:
         from latentseg.sweeps.cost import dry_run as show_cost  # noqa: PLC0415
 
-        console.print(show_cost(grid, run_root, workers))
-    else:
-        from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
+        _show(show_cost(grid, run_root, workers))
+        return
+    from latentseg.sweeps.run import commands as cell_commands  # noqa: PLC0415
+    from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
 
-        run_sweep(grid, run_root, workers, storage)
+    if commands:
+        for line in cell_commands(grid, run_root):
+            console.print(line, markup=False, highlight=False)
+    else:
+        run_sweep(grid, run_root, workers, cell)
 
 
 @app.command()

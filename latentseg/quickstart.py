@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from latentseg.data.datasets import distinct_palette, open_dataset
+from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
-from latentseg.evaluation import Evaluation, evaluate
-from latentseg.prediction import load
+from latentseg.inference.evaluate import Evaluation, evaluate
+from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
 from latentseg.training.loop import train
@@ -64,22 +64,22 @@ def _table(results: dict[str, tuple[Evaluation, float]]) -> Table:
 
 def _draw(out: Path, path: Path) -> None:
     """Image, truth, baseline, ours, latent map of the first test scenes."""
-    baseline, ours = (load(out / name) for name in METHODS)
-    dataset = open_dataset(ours.run.config.data)
+    baseline, ours = (Model.open(out / name) for name in METHODS)
+    dataset = open_data(ours.run)
     palette, latent_palette = ours.run.palette, distinct_palette(ours.segmenter.num_latent)
     rows = []
     for item in dataset.items("test")[:PICTURES]:
-        image = dataset.read_image(item)
-        prediction = ours.predict(image)
-        assert prediction.latent is not None
+        image, size, targets = read_scored(dataset, item)
+        labels = ours.labels(image, size)
+        assert labels.latent is not None
         rows.append(
             [
                 image,
-                colorize(dataset.read_targets(item, resized=False), palette),
-                colorize(baseline.predict(image).labels, palette),
-                colorize(prediction.labels, palette),
-                colorize(prediction.latent, latent_palette),
+                colorize(targets, palette),
+                colorize(baseline.labels(image, size).semantic[0].cpu().numpy(), palette),
+                colorize(labels.semantic[0].cpu().numpy(), palette),
+                colorize(labels.latent[0].cpu().numpy(), latent_palette),
             ]
         )
-    legend = list(zip(ours.classes, palette, strict=True))
+    legend = list(zip(ours.run.classes, palette, strict=True))
     image_grid(rows, ("image", "truth", "supervised", "latent (ours)", "latent classes"), path, legend)

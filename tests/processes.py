@@ -1,4 +1,4 @@
-"""Ten steps of the method in float64, on one process or several: what tests/test_parallel.py compares.
+"""Ten steps of the method in float64, on one process or several: what tests/test_distributed.py compares.
 
     python processes.py OUT VARIANT...      # starts as many processes as DEVICES says, or is started by torchrun
 
@@ -21,9 +21,10 @@ from latentseg.config import Config
 from latentseg.data.batches import Batch
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split
+from latentseg.distributed import all_reduce_sum, from_first, rank, world
+from latentseg.engine import connected, make_fabric
 from latentseg.methods import latent
 from latentseg.methods.adversarial import Adversary
-from latentseg.parallel import connected, from_first, make_fabric, rank, whole, world
 from latentseg.presets import load_config
 from latentseg.training.trainer import Trainer, build_state
 
@@ -56,9 +57,10 @@ def fault(variant: str) -> Iterator[None]:
     """Put the fault in."""
     with ExitStack() as stack:
         if variant == "local P_b":
-            stack.enter_context(patch.object(latent, "whole", lambda values: values))
+            stack.enter_context(patch.object(latent, "all_reduce_sum", lambda values: values))
         if variant == "detached P_b":
-            stack.enter_context(patch.object(latent, "whole", lambda values: whole(values.detach()) + 0 * values))
+            detached = lambda values: all_reduce_sum(values.detach()) + 0 * values  # noqa: E731
+            stack.enter_context(patch.object(latent, "all_reduce_sum", detached))
         if variant == "discriminator unfrozen":
             stack.enter_context(patch.object(Adversary, "__init__", unfrozen))
         yield

@@ -201,8 +201,10 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("name", ["camvid", "animals"])
 def test_laptop_match_presets_are_the_row_that_was_measured(name: str) -> None:
-    """Benchmarks/match.py --long, row latent_match."""
-    sweep = read_sweep(f"match_{name}", ["steps=1800", "rows=[latent_match]", "grid.seed=[0]"])
+    """The row latent_match of benchmarks/match_camvid_long.yaml and match_animals_long.yaml."""
+    sweep = read_sweep(
+        Path(__file__).parents[1] / f"benchmarks/match_{name}_long.yaml", ["rows=[latent_match]", "grid.seed=[0]"]
+    )
     lines = differences(sweep.cells[0].config, load_config(f"{name}_match"))
     assert {line.split(":")[0] for line in lines} == {"data.check", "discriminator.downscale", "discriminator.width"}
 

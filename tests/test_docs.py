@@ -4,14 +4,13 @@ import pkgutil
 import re
 import shlex
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import typer.main
 
 from latentseg.cli import app
-from latentseg.config import MethodName
 from latentseg.errors import UserError
+from latentseg.methods.table import METHODS
 from latentseg.presets import load_config, option_names, preset_names
 from latentseg.sweeps.files import read_sweep, sweep_names
 
@@ -23,7 +22,6 @@ PAGES = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.
 WIDE = ("README.md", "CHANGELOG.md")
 """Pages whose lines may still be long."""
 LONGEST_LINE = 119
-METHODS = get_args(MethodName)
 """An option that one method alone reads may be refused beside others."""
 NOT_FIRST = ("make", "latentseg", ".venv/bin/latentseg")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from latentseg import quickstart
 from latentseg.errors import UserError
-from latentseg.runs import open_run
+from latentseg.runs.folder import open_run
 
 SMALL = [
     "steps=4",

@@ -1,13 +1,13 @@
 """A segmenter of 1x1 convolutions and one batch, for tests of the methods."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
+from latentseg.data.features import Features
 from latentseg.methods.base import Losses, Method, Networks, Setup, build
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Output, Perturb
@@ -79,16 +79,18 @@ def batch(number: int = 2) -> Batch:
     )
 
 
-def built(alpha: float = 0.25, start: int = 0, strong: StrongConfig | None = None, **options: object) -> Method:
+def built(
+    options: Mapping[str, object], alpha: float = 0.25, start: int = 0, strong: StrongConfig | None = None
+) -> Method:
     """A method of the toy's C classes, in float64.
 
     Args:
+        options: Of `MethodConfig`; `groups` stand for a map of the toy's classes.
         alpha: Rate of M.
         start: First step with the term that joins late.
         strong: The strong views.
-        options: Of `MethodConfig`; `groups` stand for a map of the toy's classes.
     """
-    config = MethodConfig.model_validate({"num_latent": L} | options)
+    config = MethodConfig.model_validate({"num_latent": L, **options})
     return build(Setup(config, strong or StrongConfig(), CLASSES, alpha, start)).double()
 
 

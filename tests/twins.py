@@ -11,7 +11,7 @@ from toy import SIZE, C, L, batch, built, networks, tensors
 
 from latentseg.config import StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
+from latentseg.data.features import Features
 from latentseg.methods.base import Method, Networks
 from latentseg.methods.weak_to_strong import CutMix
 from latentseg.models.segmenter import Output
@@ -32,7 +32,7 @@ CONTROL: Options = {"latent_target": "semantic", "latent_on": "all", "sharpen": 
 def build(name: str, options: Options = EMPTY, start: int = 0) -> Method:
     given = {"name": name, "num_latent": L, "threshold": TAU, "teacher_decay": 0.4, **options}
     strong = StrongConfig(cutmix=CUTMIX, feature_dropout=DROPPED)
-    return built(ALPHA, start, strong, **given)
+    return built(given, ALPHA, start, strong)
 
 
 def nets_of(name: str, adversarial: bool = False) -> Networks:

@@ -1,11 +1,9 @@
 """What the latent classes of a run mean: P(l|c), super-categories in words, and the claims of the paper's section 4.
 
-`analyse` goes over a split once, a few images in memory at a time, and writes RUN/analysis/ (analysis-SPLIT for a split
-other than val, with -best for the best checkpoint): analysis.json, summary.txt, latent_given_class.csv and .png,
-latent_given_class_M.csv. A new analysis replaces the old one.
+`analyse` goes over a split once, a few images in memory at a time. `stats` has the figures, `findings` says them in
+words and tables, `files` writes and reads RUN/analysis, with the picture of `heatmap`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,34 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.analysis import stats
-from latentseg.analysis.findings import Analysis, Baseline, Ease, Shares
-from latentseg.analysis.stats import Counts, Rows
-from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.analysis.files import analysis_folder, write_analysis
+from latentseg.analysis.findings import Analysis, Baseline, Shares
+from latentseg.analysis.stats import Counts
+from latentseg.console import track
+from latentseg.data.datasets import Dataset, Item
 from latentseg.errors import UserError
-from latentseg.inference import Probabilities, load_segmenter, predict_probs, to_tensor
-from latentseg.losses import latent_given_class
+from latentseg.inference.model import Model, open_data, read_scored
+from latentseg.inference.stream import Ready, in_threads
 from latentseg.methods.given_classes import group_ids
+from latentseg.methods.table import METHODS
 from latentseg.metrics import scores
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import choose_precision
-from latentseg.pipeline import in_threads
 from latentseg.presets import differences
-from latentseg.progress import track
-from latentseg.report.latent import write_analysis
-from latentseg.runs import Run, open_run
 
 BACKGROUND = "background"
 """Name of the class that is no thing; a data set without it has no foreground either."""
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A trained run and the data set as it reads it."""
-
-    run: Run
-    segmenter: Segmenter
-    step: int
-    dataset: Dataset
 
 
 @dataclass(frozen=True)
@@ -51,8 +36,9 @@ class _Meaning:
 
     names: list[str]
     mapping: list[int | None]
-    given: Tensor  # P(l|c) of Eq. 7, shape (C, L)
-    matrix: Tensor | None  # M, shape (C, L)
+    """The one that stands for each class; None for a class that M never saw."""
+    cooccurrence: Tensor
+    """M, shape (C, L); the identity where the channels are the classes."""
 
 
 def analyse(
@@ -76,72 +62,50 @@ def analyse(
         UserError: The run has no latent branch; a run, its checkpoint or the split is missing or damaged; the data
             set or the baseline has other classes.
     """
-    opened = open_run(run, overrides)
-    dataset = open_dataset(opened.config.data)
-    if dataset.classes != opened.classes:
-        raise UserError(_other_classes(str(run), opened.classes, "the data set", dataset.classes))
+    ours = Model.open(run, checkpoint, overrides)
+    dataset = open_data(ours.run)
     items = dataset.items(split)
-    segmenter, step = load_segmenter(opened, checkpoint)
-    if segmenter.num_latent == 0:
+    if ours.segmenter.num_latent == 0:
+        able = [name for name, row in METHODS.items() if row.second != "nothing"]
         raise UserError(
-            f"{run} has no latent branch (method.name={opened.config.method.name}), so there is nothing to analyse: "
-            f"take a run of latent, given_classes or symmetric, and name this one with --baseline"
+            f"{run} has no latent branch (method.name={ours.run.config.method.name}), so there is nothing to analyse: "
+            f"take a run of another method ({', '.join(able)}), and name this one with --baseline"
         )
-    ours = _Model(opened, segmenter, step, dataset)
-    other = None if baseline is None else _open_baseline(baseline, ours, overrides)
+    other = None if baseline is None else Model.open(baseline, overrides=overrides)
+    datasets = [dataset, *([] if other is None else [open_data(other.run, ours.run.config.data)])]
     meaning = _meaning(ours, checkpoint)
-    folder = _make_folder(opened.folder, split, checkpoint)
-    counts = _count(ours, other, items, meaning.given)
+    folder = _make_folder(ours.run.folder, split, checkpoint)
+    counts = _count(ours, other, datasets, items, meaning.cooccurrence)
     result = _figures(ours, other, counts, meaning, split, checkpoint)
     write_analysis(result, folder)
     return result
 
 
-def _other_classes(name: str, classes: Sequence[str], other: str, others: Sequence[str]) -> str:
-    return f"{name} knows the classes {', '.join(classes)}, but {other} has {', '.join(others)}"
-
-
-def _open_baseline(folder: str | Path, ours: _Model, overrides: list[str] | tuple[str, ...]) -> _Model:
-    opened = open_run(folder, overrides)
-    if opened.classes != ours.run.classes:
-        raise UserError(
-            _other_classes(str(ours.run.folder), ours.run.classes, f"the baseline {folder}", opened.classes)
-        )
-    data, resize = ours.run.config.data, opened.config.data.resize
-    # the images of the analysed run, at the scale that the baseline was trained for
-    same = resize == data.resize
-    dataset = ours.dataset if same else open_dataset(data.model_copy(update={"resize": resize}))
-    return _Model(opened, *load_segmenter(opened), dataset)
-
-
-def _meaning(model: _Model, checkpoint: str) -> _Meaning:
+def _meaning(model: Model, checkpoint: str) -> _Meaning:
     """Names of the latent classes, and which of them stands for which class.
 
     Raises:
         UserError: The checkpoint does not hold M.
     """
     classes, method = model.run.classes, model.run.config.method
-    if method.name == "symmetric":  # the second branch predicts the classes
-        return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)), None)
+    second = METHODS[method.name].second
+    if second == "classes":
+        return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)))
     entry = model.run.checkpoints.best() if checkpoint == "best" else model.run.checkpoints.last()
     matrix = None if entry is None else model.run.checkpoints.read(entry).get("method.cooccurrence")
     if matrix is None:
         raise UserError(
             f"the {checkpoint} checkpoint of {model.run.folder} holds no M (method.cooccurrence): train anew"
         )
-    given = latent_given_class(matrix)
-    if method.name == "given_classes":
+    if second == "groups":
         groups = method.groups or "identity"
         names = list(classes) if isinstance(groups, str) else list(groups)
-        return _Meaning(names, list(group_ids(groups, classes)), given, matrix)
-    names = [f"l{number}" for number in range(matrix.shape[1])]
-    mapping = [None if row is None else stats.dominant(row) for row in stats.given_rows(matrix)]
-    return _Meaning(names, mapping, given, matrix)
+        return _Meaning(names, list(group_ids(groups, classes)), matrix)
+    return _Meaning([f"l{number}" for number in range(matrix.shape[1])], stats.dominant_of(matrix), matrix)
 
 
 def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
-    parts = ["analysis", *([split] if split != "val" else []), *(["best"] if checkpoint == "best" else [])]
-    folder = run / "-".join(parts)
+    folder = analysis_folder(run, split, checkpoint)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -149,38 +113,30 @@ def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
     return folder
 
 
-def _count(ours: _Model, other: _Model | None, items: list[Item], given: Tensor) -> Counts:
-    """Go over the images, at their original size."""
-    counts = Counts(len(ours.run.classes), ours.segmenter.num_latent, given, other is not None)
+def _count(
+    ours: Model, other: Model | None, datasets: list[Dataset], items: list[Item], cooccurrence: Tensor
+) -> Counts:
+    """Go over the images, at their original size; each model reads them from its data set, at its own scale."""
+    counts = Counts(cooccurrence)
 
-    def read(item: Item) -> list[NDArray[np.uint8]]:
-        images = [model.dataset.read_image(item) for model in (ours, other) if model is not None]
-        return [ours.dataset.read_targets(item, resized=False), *images]
+    def read(item: Item) -> list[Ready[NDArray[np.uint8]]]:
+        return [read_scored(dataset, item) for dataset in datasets]
 
-    for targets, image, *same in track(in_threads(read, items), "analysing", len(items)):
-        size = (targets.shape[0], targets.shape[1])
-        probs = _predict(ours, image, size, latent=True)
+    for (image, size, targets), *same in track(in_threads(read, items), "analysing", len(items)):
+        probs = ours.probs(image, size)
         assert probs.latent is not None
-        beside = None if other is None else _predict(other, same[0], size, latent=False).semantic
-        counts.add(probs.semantic, probs.latent, torch.from_numpy(targets), beside)
+        beside = None if other is None else other.probs(same[0][0], size, latent=False).semantic
+        counts.add(probs.semantic, probs.latent, torch.from_numpy(targets[None]), beside)
     return counts
 
 
-def _predict(model: _Model, image: NDArray[np.uint8], size: tuple[int, int], latent: bool) -> Probabilities:
-    device = next(model.segmenter.parameters()).device
-    precision = choose_precision(model.run.config, device)
-    return predict_probs(model.segmenter, to_tensor(image, device), model.run.config.inference, size, precision, latent)
-
-
 def _figures(
-    ours: _Model, other: _Model | None, counts: Counts, meaning: _Meaning, split: str, checkpoint: str
+    ours: Model, other: Model | None, counts: Counts, meaning: _Meaning, split: str, checkpoint: str
 ) -> Analysis:
-    classes = list(ours.run.classes)
-    of_m = None if meaning.matrix is None else stats.given_rows(meaning.matrix)
-    structure = stats.structure(counts.soft, counts.won, classes, meaning.names)
-    semantic = scores(counts.semantic[:-1], ours.run.config.inference.miou_over)
-    latent = stats.mapped_scores(counts.won[:-1], meaning.mapping)
-    mapped = stats.mapped_scores(counts.mapped[:-1], meaning.mapping)
+    classes, over = list(ours.run.classes), ours.run.config.inference.miou_over
+    learned = METHODS[ours.run.config.method.name].second != "classes"
+    of_m = stats.given_rows(meaning.cooccurrence) if learned else None
+    semantic = scores(counts.pixels["semantic"][:-1], over)
     return Analysis(
         run=str(ours.run.folder),
         split=split,
@@ -190,38 +146,31 @@ def _figures(
         classes=classes,
         latent_names=meaning.names,
         mapping=meaning.mapping,
-        structure=structure,
+        structure=stats.structure(counts.sums["latent"], counts.pixels["latent"], classes, meaning.names),
         latent_given_class_m=of_m,
         effective_m=None if of_m is None else stats.effective_counts(of_m),
-        information=stats.information(counts.soft[:-1]),
-        ease=Ease(
-            *(part.miou for part in (semantic, latent, mapped)),
-            *(part.pixel_accuracy for part in (semantic, latent, mapped)),
-        ),
+        figures=counts.figures(meaning.mapping, over),
         semantic_iou=semantic.iou,
-        baseline=None if other is None else _beside(ours, other, counts, structure.latent_given_class, semantic.iou),
+        baseline=None if other is None else _beside(ours, other, counts),
     )
 
 
-def _beside(ours: _Model, other: _Model, counts: Counts, rows: Rows, ours_iou: list[float]) -> Baseline:
-    assert counts.baseline is not None
-    result = scores(counts.baseline[:-1], ours.run.config.inference.miou_over)
+def _beside(ours: Model, other: Model, counts: Counts) -> Baseline:
+    pixels = {name: table[:-1] for name, table in counts.pixels.items()}
+    result = scores(pixels["baseline"], ours.run.config.inference.miou_over)
     named = [number for number, name in enumerate(ours.run.classes) if name.strip().lower() == BACKGROUND]
-    row = rows[named[0]] if named else None
+    background = named[0] if named else 0
+    row = stats.given_rows(counts.sums["latent"])[background]
     shares: tuple[Shares | None, Shares | None] = (None, None)
-    if row is not None:
-        background, dominant = named[0], stats.dominant(row)
-        pairs = [
-            stats.confused_with_background(table[:-1], background, called)
-            for table, called in ((counts.baseline, background), (counts.semantic, background), (counts.won, dominant))
-        ]
+    if named and row is not None:
+        called = {"baseline": background, "semantic": background, "latent": stats.dominant(row)}
+        pairs = [stats.confused_with_background(pixels[name], background, column) for name, column in called.items()]
         shares = (Shares(*(missed for missed, _ in pairs)), Shares(*(invented for _, invented in pairs)))
     return Baseline(
         run=str(other.run.folder),
         step=other.step,
         miou=result.miou,
         iou=result.iou,
-        ours=ours_iou,
         differences=differences(ours.run.config, other.run.config),
         foreground_called_background=shares[0],
         background_called_foreground=shares[1],

@@ -4,17 +4,23 @@ Counts have a row per true class and a last row for ignored pixels; columns are 
 without a pixel has no P(l|c), which is None here. arXiv:1912.12936, section 4 and Figures 6, 7.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
-from latentseg.losses import IGNORE_INDEX, conditional_entropy, latent_given_class, latent_joint, semantic_to_latent
+from latentseg.losses import IGNORE_INDEX, conditional_entropy, latent_given_class, semantic_to_latent
 from latentseg.metrics import Scores, scores
 
 Rows = list[list[float] | None]
 """P(l|c), one row per class; None for a class that was not seen."""
+MiouOver = Literal["occurring", "hit", "all"]
+Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that may be NaN; JSON knows no NaN and has null there."""
 DOMINANT = 0.9
 """A latent class dominates a semantic one above this P(l|c) (the paper's claim)."""
 SLIGHT = 0.1
@@ -24,54 +30,103 @@ NOWHERE = 1e-4
 
 
 class Counts:
-    """Sums over the images of a split, in float64 or int64; each has C + 1 rows, the last one for ignored pixels."""
+    """Sums over images from which the figures follow. Each table has C + 1 rows, the last one for ignored pixels.
 
-    def __init__(self, num_classes: int, num_latent: int, given: Tensor, baseline: bool = False) -> None:
+    `sums`: sums of S_l ("latent") and of S_c mapped by Eq. 7 ("mapped"), float64, shape (C + 1, L). `pixels`: pixels by
+    prediction, int64: classes of the semantic branch ("semantic"), of another model ("baseline"), and told from both
+    maps ("latent_class", "mapped_class"), shape (C + 1, C); latent classes ("latent", "mapped"), shape (C + 1, L).
+    """
+
+    def __init__(self, cooccurrence: Tensor) -> None:
         """Start from nothing.
 
         Args:
-            num_classes: C.
-            num_latent: L.
-            given: P(l|c) for Eq. 7, shape (C, L).
-            baseline: Whether another model is counted too.
+            cooccurrence: M, shape (C, L); the identity where the second branch predicts the classes.
         """
-        rows = num_classes + 1
-        self.given = given
-        self.soft = torch.zeros(rows, num_latent, dtype=torch.float64)  # sums of S_l
-        self.won = torch.zeros(rows, num_latent, dtype=torch.int64)  # pixels where l is the argmax of S_l
-        self.mapped = torch.zeros(rows, num_latent, dtype=torch.int64)  # the same of S_c mapped by Eq. 7
-        self.semantic = torch.zeros(rows, num_classes, dtype=torch.int64)  # argmax of S_c
-        self.baseline = torch.zeros(rows, num_classes, dtype=torch.int64) if baseline else None
+        self.num_classes, self.num_latent = cooccurrence.shape
+        self.cooccurrence = cooccurrence
+        self.latent_given_class = latent_given_class(cooccurrence)  # for Eq. 7, shape (C, L)
+        self.class_given_latent = latent_given_class(cooccurrence.T)  # shape (L, C)
+        rows, columns = self.num_classes + 1, {"latent": self.num_latent, "mapped": self.num_latent}
+        self.sums = {name: torch.zeros(rows, width, dtype=torch.float64) for name, width in columns.items()}
+        columns |= dict.fromkeys(("semantic", "latent_class", "mapped_class", "baseline"), self.num_classes)
+        self.pixels = {name: torch.zeros(rows, width, dtype=torch.int64) for name, width in columns.items()}
         self.images = 0
 
     def add(self, semantic: Tensor, latent: Tensor, targets: Tensor, baseline: Tensor | None = None) -> None:
-        """Count one image.
+        """Count a batch of images.
 
         Args:
-            semantic: S_c, shape (1, C, H, W).
-            latent: S_l, shape (1, L, H, W).
-            targets: Class ids, shape (H, W); 255 is ignored.
-            baseline: S_c of the other model, shape (1, C, H, W).
+            semantic: S_c, shape (N, C, H, W).
+            latent: S_l, shape (N, L, H, W).
+            targets: Class ids, shape (N, H, W); 255 is ignored.
+            baseline: S_c of another model, shape (N, C, H, W).
         """
-        classes = semantic.shape[1]
         targets = targets.to(semantic.device).long()
-        ignored = targets == IGNORE_INDEX
-        known, _ = latent_joint(latent, targets[None], classes)
-        unknown, _ = latent_joint(latent, torch.where(ignored, 0, IGNORE_INDEX)[None], 1)
-        self.soft += torch.cat([known, unknown]).cpu().double()
-        rows = targets.where(~ignored, classes)
-        self.won += _crosstab(rows, latent, self.won)
-        self.mapped += _crosstab(rows, semantic_to_latent(semantic, self.given.to(semantic.device)), self.mapped)
-        self.semantic += _crosstab(rows, semantic, self.semantic)
-        if self.baseline is not None and baseline is not None:
-            self.baseline += _crosstab(rows, baseline, self.baseline)
-        self.images += 1
+        rows = targets.where(targets != IGNORE_INDEX, self.num_classes).flatten(1)
+        truth = torch.zeros(len(rows), self.num_classes + 1, rows.shape[1], device=rows.device)
+        truth.scatter_(1, rows[:, None], 1)
+        to_latent = self.latent_given_class.to(semantic.device)
+        to_class = self.class_given_latent.to(semantic.device)
+        self._count("semantic", semantic, rows)
+        if baseline is not None:
+            self._count("baseline", baseline, rows)
+        for name, probs in (("latent", latent), ("mapped", semantic_to_latent(semantic, to_latent))):
+            self.sums[name] += (probs.flatten(2).float() @ truth.mT).sum(0).T.cpu().double()
+            self._count(name, probs, rows)
+            self._count(f"{name}_class", semantic_to_latent(probs, to_class), rows)
+        self.images += len(targets)
 
+    def _count(self, name: str, probs: Tensor, rows: Tensor) -> None:
+        """Add the pixels by true class (N, H * W) and by the argmax of `probs` (N, K, H, W)."""
+        table = self.pixels[name]
+        pairs = rows * table.shape[1] + probs.flatten(2).max(1).indices  # faster than argmax
+        table += torch.bincount(pairs.flatten().cpu(), minlength=table.numel()).reshape(table.shape)
 
-def _crosstab(rows: Tensor, probs: Tensor, like: Tensor) -> Tensor:
-    """Pixels by row and by the argmax of `probs`, in the shape of `like`."""
-    pairs = rows * like.shape[1] + probs.max(1).indices[0]  # faster than argmax
-    return torch.bincount(pairs.flatten().cpu(), minlength=like.numel()).reshape(like.shape)
+    def all_reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add up over processes: `total` gives the sum of a tensor (on the CPU) over all of them."""
+        for tables in (self.sums, self.pixels):
+            tables.update({name: total(table) for name, table in tables.items()})
+        self.images = int(total(torch.tensor(self.images)))
+
+    def figures(self, mapping: Sequence[int | None] | None = None, over: MiouOver = "occurring") -> dict[str, float]:
+        """Compare the latent map ("latent_") and the semantic one mapped by Eq. 7 ("mapped_") with the truth.
+
+        Three measures, since no single one is fair to both: the groups (of a class that lies over several latent
+        classes, one counts); the classes told from the map, argmax over c of sum over l of P(c|l) S(l) with P(c|l) from
+        M (every latent class counts); and the information in the map (of its probabilities, so less from an unsure
+        branch, and of its argmax).
+
+        Args:
+            mapping: The latent class that stands for each class; None leaves its pixels out of the groups. By default
+                the dominant one by M, for each class that M has seen.
+            over: Classes in the mean IoU over classes, as for `metrics.scores`.
+
+        Returns:
+            In 0..1: *_miou and *_pixel_accuracy over the groups, *_class_miou and *_class_pixel_accuracy over the
+            classes, semantic_miou and semantic_pixel_accuracy; in nats: class_entropy H(C), *_information I(C;L),
+            *_argmax_information and *_conditional_entropy H(C|L); *_information_share, I(C;L) / H(C). NaN without a
+            pixel.
+        """
+        mapping = dominant_of(self.cooccurrence) if mapping is None else mapping
+        told = {name: scores(self.pixels[name][:-1], over) for name in ("semantic", "latent_class", "mapped_class")}
+        found = {}
+        for name in ("latent", "mapped"):
+            told[name] = mapped_scores(self.pixels[name][:-1], mapping)
+            before, after = entropies(self.sums[name][:-1])
+            found["class_entropy"] = before
+            found[f"{name}_information"] = before - after
+            found[f"{name}_information_share"] = (before - after) / before if before > 0 else math.nan
+            found[f"{name}_conditional_entropy"] = after
+            found[f"{name}_argmax_information"] = before - entropies(self.pixels[name][:-1].double())[1]
+        found |= {f"{name}_miou": result.miou for name, result in told.items()}
+        return found | {f"{name}_pixel_accuracy": result.pixel_accuracy for name, result in told.items()}
+
+    def log(self) -> dict[str, float]:
+        """The figures, with `dominated`, `effective_0.1` and `effective_0.9`: a line of a log."""
+        rows = given_rows(self.sums["latent"][:-1])
+        effective = {f"effective_{t}": count for t, count in effective_counts(rows).items()}
+        return self.figures() | {"dominated": dominated(rows)} | effective
 
 
 def given_rows(cooccurrence: Tensor) -> Rows:
@@ -92,6 +147,16 @@ def effective_counts(rows: Rows) -> dict[str, int]:
 def dominant(row: Sequence[float]) -> int:
     """The latent class with the largest P(l|c)."""
     return max(range(len(row)), key=row.__getitem__)
+
+
+def dominant_of(cooccurrence: Tensor) -> list[int | None]:
+    """The dominant latent class of each class by M, shape (C, L); None for a class that M never saw."""
+    return [None if row is None else dominant(row) for row in given_rows(cooccurrence)]
+
+
+def dominated(rows: Rows) -> int:
+    """Number of classes with one P(l|c) above DOMINANT."""
+    return sum(max(row) > DOMINANT for row in rows if row)
 
 
 @dataclass(frozen=True)
@@ -174,43 +239,26 @@ class Structure:
     idle: list[int]
     only_ignored: list[int]
     groups: list[Group]
-    dominant_share: float
-    """Share of the classes seen that one latent class dominates; NaN if none is seen."""
+    dominated: int
+    """Classes that one latent class dominates."""
 
 
-def structure(soft: Tensor, won: Tensor, classes: Sequence[str], latent_names: Sequence[str]) -> Structure:
+def structure(sums: Tensor, won: Tensor, classes: Sequence[str], latent_names: Sequence[str]) -> Structure:
     """Read P(l|c) from sums of S_l and pixels won, both of shape (C + 1, L) with ignored pixels in the last row."""
-    *rows, ignored = given_rows(soft)
+    *rows, ignored = given_rows(sums)
     groups = find_groups(rows, classes, latent_names)
-    row_order, column_order = block_order(rows, groups, soft.shape[1])
+    row_order, column_order = block_order(rows, groups, sums.shape[1])
     idle, only_ignored = idle_and_only_ignored(rows, won)
-    largest = [max(row) for row in rows if row]
-    share = sum(value > DOMINANT for value in largest) / len(largest) if largest else float("nan")
     counts = effective_counts(rows)
-    return Structure(rows, ignored, row_order, column_order, counts, idle, only_ignored, groups, share)
+    return Structure(rows, ignored, row_order, column_order, counts, idle, only_ignored, groups, dominated(rows))
 
 
-@dataclass(frozen=True)
-class Information:
-    """How much of the semantic class the latent one tells, in nats, over the labelled pixels."""
-
-    class_entropy: float
-    """H(C)."""
-    conditional_entropy: float
-    """H(C|L), Eq. 1 over the whole split."""
-    mutual_information: float
-    """I(C; L) = H(C) - H(C|L)."""
-    told_share: float
-    """I(C; L) / H(C); NaN if there is but one class."""
-
-
-def information(soft: Tensor) -> Information:
-    """Entropies from sums of S_l per class, shape (C, L); NaN if there is no labelled pixel."""
-    joint = soft / soft.sum()
-    if not soft.sum():
-        return Information(*[float("nan")] * 4)
-    before, after = float(torch.special.entr(joint.sum(1)).sum()), float(conditional_entropy(joint))
-    return Information(before, after, before - after, (before - after) / before if before > 0 else float("nan"))
+def entropies(sums: Tensor) -> tuple[float, float]:
+    """H(C) and H(C|L) in nats from sums of a latent map per class, shape (C, L); NaN without a labelled pixel."""
+    if not sums.sum():
+        return math.nan, math.nan
+    joint = sums / sums.sum()
+    return float(torch.special.entr(joint.sum(1)).sum()), float(conditional_entropy(joint))
 
 
 def mapped_scores(counts: Tensor, mapping: Sequence[int | None]) -> Scores:

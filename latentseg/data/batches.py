@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from latentseg.config import AugmentConfig, Config
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.features import FeatureStore
+from latentseg.data.features import Features, FeatureStore
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.splits import Split
 from latentseg.data.transforms import (
@@ -28,7 +28,6 @@ from latentseg.data.transforms import (
     view_targets,
     view_valid,
 )
-from latentseg.features import Features
 from latentseg.methods.table import METHODS
 
 LABELED, UNLABELED, REAL = 0, 1, 2  # streams

@@ -3,11 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.images import IGNORE_INDEX, check_headers
 from latentseg.data.splits import Split
 from latentseg.errors import UserError
-from latentseg.progress import track
 
 SHOWN = 10
 

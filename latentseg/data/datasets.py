@@ -341,12 +341,9 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
 
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "Dataset",
     "Item",
     "distinct_palette",
     "open_dataset",
-    "read_rgb",
-    "resized",
     "write_scenes",
 ]

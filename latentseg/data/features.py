@@ -8,7 +8,7 @@ counts once all its rows are written, so a killed process loses at most the imag
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.errors import UserError
-from latentseg.features import Features
+
+
+class Features(NamedTuple):
+    """Feature maps of N images, in place of the images themselves."""
+
+    maps: list[Tensor]
+    """Finest first, each of shape (N, channels, h, w)."""
+    size: tuple[int, int]
+    """Height and width of the images, in pixels."""
+
 
 Row = tuple[str, int]
 """Id of an image, and number of its view."""

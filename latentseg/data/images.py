@@ -3,7 +3,7 @@
 import colorsys
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,22 +89,37 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read as text in UTF-8 ({error}); save it as UTF-8") from error
 
 
-def read_rgb(path: Path, mask: Path | None = None) -> NDArray[np.uint8]:
-    """An image file as RGB, uint8, shape (H, W, 3).
+def read_rgb(image: str | Path | Image.Image | NDArray[Any], mask: Path | None = None) -> NDArray[np.uint8]:
+    """An image as RGB, uint8, shape (H, W, 3): the same pixels from a file, a Pillow image or an array.
 
     16-bit grey is scaled to 8 bit (65535 becomes 255); transparent pixels are laid on white, as viewers do.
     Masks carry no EXIF orientation: an image is read as stored if its mask fits the stored size, turned if it
     fits the turned size, and turned if it has no mask.
 
     Args:
-        path: The image.
+        image: A file; a Pillow image; or an array, upright: uint8 of shape (H, W, 3), RGB, of shape (H, W, 4) or
+            (H, W, 2), with alpha, or grey of shape (H, W), which may also be bool, uint16 or int32 (0..65535).
         mask: Its mask, of which only the size is read.
 
     Raises:
-        UserError: A file is missing, no image, or truncated, or the sizes differ.
+        UserError: A file is missing, no image, or truncated, the sizes differ, or the pixels are floating-point
+            numbers or an array of another kind.
     """
-    with _opened(path) as image:
-        return _upright_rgb(image, path, mask, _size(mask))
+    source = _from_array(image) if isinstance(image, np.ndarray) else image
+    with _opened(source) as opened:
+        return _upright_rgb(opened, source, mask, _size(mask))
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    """A Pillow image of an array, (H, W) or (H, W, channels), as `read_rgb` takes it."""
+    channels, kind = array.shape[2:], array.dtype.name
+    grey = array.ndim == 2 and kind in {"bool", "uint8", "uint16", "int32"}
+    if array.size == 0 or not (grey or (channels in {(2,), (3,), (4,)} and kind == "uint8")):
+        raise UserError(
+            f"image array of shape {array.shape}, {kind}: expected (H, W, 3) RGB, uint8; or uint8 with alpha, "
+            f"(H, W, 4) or (H, W, 2); or grey, (H, W), uint8, bool, uint16 or int32 (0..65535)"
+        )
+    return Image.fromarray(array)
 
 
 def read_pair(path: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
@@ -147,7 +162,8 @@ def check_headers(path: Path, mask: Path | None, raw: NDArray[np.integer[Any]] |
         UserError: A file is missing or no image, or the sizes differ.
     """
     with _opened(path) as image:
-        _must_turn(image, path, mask, _size(mask) if raw is None else raw.shape[::-1])
+        if mask is not None:
+            _must_turn(image, path, mask, _size(mask) if raw is None else raw.shape[::-1])
 
 
 def data_folder(name: str | None, kind: str) -> Path:
@@ -194,14 +210,15 @@ def _scaled(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) -> 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: str | Path | Image.Image) -> Iterator[Image.Image]:
+    """A file as Pillow image, closed at the end; an image as it is. What cannot be decoded inside is explained."""
     try:
-        with Image.open(path) as image:
+        with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
             yield image
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; add the file, or leave it out of the lists") from error
+        raise UserError(f"{source} does not exist; add the file, or leave it out of the lists") from error
     except UNREADABLE as error:
-        raise UserError(f"{path} has no readable image content ({error}); replace or remove the file") from error
+        raise UserError(f"{source} has no readable image content ({error}); replace or remove the file") from error
 
 
 def _size(mask: Path | None) -> tuple[int, ...] | None:
@@ -213,35 +230,34 @@ def _size(mask: Path | None) -> tuple[int, ...] | None:
 
 
 def _upright_rgb(
-    image: Image.Image, path: Path, mask: Path | None, wanted: tuple[int, ...] | None
+    image: Image.Image, source: object, mask: Path | None, wanted: tuple[int, ...] | None
 ) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image) if _must_turn(image, path, mask, wanted) else image
-    return np.array(_to_rgb(upright, path))
+    upright = ImageOps.exif_transpose(image) if _must_turn(image, source, mask, wanted) else image
+    return np.array(_to_rgb(upright, source))
 
 
-def _must_turn(image: Image.Image, path: Path, mask: Path | None, wanted: tuple[int, ...] | None) -> bool:
+def _must_turn(image: Image.Image, source: object, mask: Path | None, wanted: tuple[int, ...] | None) -> bool:
     """Whether EXIF turns an image whose mask is `wanted` wide and high; None: it has no mask."""
-    # Pillow decodes a whole PNG to look for EXIF behind the pixels; only what stands before them counts here.
-    has_exif = image.format != "PNG" or "exif" in image.info
-    orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
     if wanted is None:
-        return bool(orientation != 1)
+        return bool(image.getexif().get(ORIENTATION, 1) != 1)
     if wanted == image.size:
         return False
-    if orientation in {5, 6, 7, 8} and wanted == image.size[::-1]:
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels; beside a mask only what stands before them counts.
+    has_exif = image.format != "PNG" or "exif" in image.info
+    if has_exif and image.getexif().get(ORIENTATION) in {5, 6, 7, 8} and wanted == image.size[::-1]:
         return True
     raise UserError(
-        f"image {path} is {image.size[0]}x{image.size[1]}, but its mask {mask} is {wanted[0]}x{wanted[1]} "
+        f"image {source} is {image.size[0]}x{image.size[1]}, but its mask {mask} is {wanted[0]}x{wanted[1]} "
         f"(width x height); a mask must have the size of its image"
     )
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, source: object) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.clip(np.array(image, dtype=np.int32), 0, 65535)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise UserError(f"image {path} holds floating-point values of unknown range; save it with 8 or 16 bits")
+        raise UserError(f"image {source} holds floating-point values of unknown range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

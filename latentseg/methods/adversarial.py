@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
 from latentseg.losses import IGNORE_INDEX, one_hot, real_or_fake
 from latentseg.methods.base import Losses, Networks, Term
-from latentseg.parallel import share
 
 
 class Adversary:
@@ -47,7 +47,7 @@ class Adversary:
         if weight == 0:
             self._see(probs, valid)
             return {}
-        return {name: Term(weight, real_or_fake(self.discriminate(probs, valid), True, valid, share(valid)))}
+        return {name: Term(weight, real_or_fake(self.discriminate(probs, valid), True, valid, mean_divisor(valid)))}
 
     def discriminate(self, probs: Tensor, valid: Tensor | None) -> Tensor:
         """Remember a map as a fake; give the discriminator's logits of it, real above 0, shape (N, 1, H, W).
@@ -78,7 +78,7 @@ class Adversary:
         logits = self._discriminator(torch.cat([truth, maps]), targets.shape[1:])
         real, fake = logits.tensor_split([len(truth)])
         terms = {
-            "real": Term(0.5, real_or_fake(real, True, valid, share(valid))),
-            "fake": Term(0.5, real_or_fake(fake, False, shown, share(shown))),
+            "real": Term(0.5, real_or_fake(real, True, valid, mean_divisor(valid))),
+            "fake": Term(0.5, real_or_fake(fake, False, shown, mean_divisor(shown))),
         }
         return Losses("discriminator", terms)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
 from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, real_or_fake
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term
-from latentseg.parallel import share
 
 
 class AdvSemiSeg(Method):
@@ -25,7 +25,7 @@ class AdvSemiSeg(Method):
 
         semantic = segmenter(batch.images).semantic
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, share(known)))}
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, mean_divisor(known)))}
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
         yield Losses("segmenter", terms)
         del semantic, terms  # the graph of a part is gone before the next one is built
@@ -37,10 +37,12 @@ class AdvSemiSeg(Method):
             realness = adversary.discriminate(probs, shown)  # once for both terms
             terms = {}
             if config.lambda_ulbl_adv > 0:
-                terms["adv_u"] = Term(config.lambda_ulbl_adv, real_or_fake(realness, True, shown, share(shown)))
+                terms["adv_u"] = Term(config.lambda_ulbl_adv, real_or_fake(realness, True, shown, mean_divisor(shown)))
             if teaches:
                 labels = self._pseudo_labels(probs, realness, shown)
-                terms["self"] = Term(config.lambda_self, cross_entropy(semantic, labels, share(labels != IGNORE_INDEX)))
+                terms["self"] = Term(
+                    config.lambda_self, cross_entropy(semantic, labels, mean_divisor(labels != IGNORE_INDEX))
+                )
             yield Losses("segmenter", terms)
             del semantic, probs, realness, terms
 

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from latentseg.config import Groups
 from latentseg.data.batches import Batch
+from latentseg.distributed import all_reduce_sum, mean_divisor
 from latentseg.errors import UserError
 from latentseg.losses import IGNORE_INDEX, cross_entropy, latent_joint, probabilities
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
 from latentseg.methods.latent import consistency_terms, effective_classes, update_cooccurrence
-from latentseg.parallel import share, whole
 
 
 class GivenClasses(Method):
@@ -37,9 +37,9 @@ class GivenClasses(Method):
 
         semantic, latent = segmenter(batch.images)
         counts, _ = latent_joint(probabilities(latent.detach()), batch.targets, semantic.shape[1])
-        update_cooccurrence(self.cooccurrence, whole(counts), self.alpha)
+        update_cooccurrence(self.cooccurrence, all_reduce_sum(counts), self.alpha)
         known = batch.targets != IGNORE_INDEX
-        count = share(known)
+        count = mean_divisor(known)
         terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count))}
         if config.lambda_latent > 0:
             groups = self.group_of[batch.targets]

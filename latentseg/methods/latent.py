@@ -7,6 +7,7 @@ from torch import Tensor
 
 from latentseg.config import MethodConfig
 from latentseg.data.batches import Batch
+from latentseg.distributed import all_reduce_sum, mean_divisor
 from latentseg.losses import (
     IGNORE_INDEX,
     conditional_entropy,
@@ -20,7 +21,6 @@ from latentseg.losses import (
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
 from latentseg.methods.weak_to_strong import on_grid
-from latentseg.parallel import share, whole
 
 
 class Latent(Method):
@@ -42,7 +42,7 @@ class Latent(Method):
 
         semantic, latent = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, share(known)))}  # Eq. 4
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, mean_divisor(known)))}  # Eq. 4
         terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)  # Eqs. 1 and 8
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)  # Eq. 5
         yield Losses("segmenter", terms)  # Eq. 6
@@ -78,7 +78,7 @@ def latent_terms(
         cooccurrence: M, shape (C, L); changed in place.
         alpha: Rate of the moving average.
     """
-    counts, pixels = (whole(sums) for sums in latent_joint(probabilities(latent), targets, len(cooccurrence)))
+    counts, pixels = (all_reduce_sum(sums) for sums in latent_joint(probabilities(latent), targets, len(cooccurrence)))
     update_cooccurrence(cooccurrence, counts, alpha)
     if config.lambda_latent == 0:
         return {}
@@ -107,7 +107,7 @@ def consistency_terms(
     gradient = config.consistency_gradient
     latent_probs = probabilities(latent.detach() if gradient == "semantic" else latent)
     shown = on_grid(valid, probs)
-    return {"cons": Term(config.lambda_cons, consistency(latent_probs, mapped, shown, share(shown), gradient))}
+    return {"cons": Term(config.lambda_cons, consistency(latent_probs, mapped, shown, mean_divisor(shown), gradient))}
 
 
 def effective_classes(cooccurrence: Tensor) -> dict[str, float]:

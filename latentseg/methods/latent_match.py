@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
 from latentseg.losses import (
     IGNORE_INDEX,
     consistency,
@@ -33,7 +34,6 @@ from latentseg.methods.weak_to_strong import (
     on_grid,
     strong_views,
 )
-from latentseg.parallel import share
 
 
 class LatentMatch(Method):
@@ -54,7 +54,7 @@ class LatentMatch(Method):
 
         semantic, latent = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, share(known)))}
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, mean_divisor(known)))}
         terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
         yield Losses("segmenter", terms)
@@ -111,7 +111,7 @@ class LatentMatch(Method):
         probs = probabilities(student)
         if self.config.latent_target == "latent":
             probs = semantic_to_latent(probs, latent_given_class(self.cooccurrence))
-        return consistency(teaching, probs, valid=where, count=share(target.valid))
+        return consistency(teaching, probs, valid=where, count=mean_divisor(target.valid))
 
     def summary(self) -> dict[str, float]:
         """Effective latent classes at the paper's two thresholds."""

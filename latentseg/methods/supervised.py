@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.parallel import share
 
 
 class Supervised(Method):
@@ -26,5 +26,5 @@ def supervised_losses(nets: Networks, batch: Batch, network: str = "segmenter", 
         term: Name of the term.
     """
     logits = nets[network](batch.images).semantic
-    loss = cross_entropy(logits, batch.targets, share(batch.targets != IGNORE_INDEX))
+    loss = cross_entropy(logits, batch.targets, mean_divisor(batch.targets != IGNORE_INDEX))
     return Losses(network, {term: Term(1.0, loss)})

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
 from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, symmetric_divergence
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.weak_to_strong import on_grid
-from latentseg.parallel import share
 
 
 class Symmetric(Method):
@@ -22,7 +22,7 @@ class Symmetric(Method):
 
         first, second = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        count = share(known)
+        count = mean_divisor(known)
         terms = {"ce": Term(1.0, cross_entropy(first, batch.targets, count))}
         terms["ce_2"] = Term(1.0, cross_entropy(second, batch.targets, count))
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(first), known)
@@ -38,7 +38,7 @@ class Symmetric(Method):
             terms |= adversary.terms("adv_u_2", config.lambda_ulbl_adv, probabilities(second), shown)
             if consistent:
                 valid = on_grid(shown, first)
-                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid, share(valid)))
+                terms["kl"] = Term(config.lambda_cons, symmetric_divergence(first, second, valid, mean_divisor(valid)))
             yield Losses("segmenter", terms)
             del first, second, terms
 

@@ -39,7 +39,7 @@ class Row:
     """Networks that are a moving average of the segmenter: a teacher."""
     unlabeled: tuple[str, ...] = ()
     """Weights of the terms on unlabelled images; none is read if all are 0."""
-    judged: tuple[str, ...] = ()
+    adversarial: tuple[str, ...] = ()
     """Weights of the terms that need the discriminator; there is none if all are 0."""
     strong_views: int = 0
     """Recoloured views of each unlabelled image that a step needs."""
@@ -61,7 +61,7 @@ class Row:
 
     def has_discriminator(self, method: "MethodConfig") -> bool:
         """Whether a run with these weights has a discriminator."""
-        return any(getattr(method, weight) > 0 for weight in self.judged)
+        return any(getattr(method, weight) > 0 for weight in self.adversarial)
 
     def second_channels(self, method: "MethodConfig", num_classes: int) -> int:
         """Channels of the second branch for C semantic classes; 0 if there is none."""
@@ -79,14 +79,14 @@ METHODS = {
         second="latent classes",
         trains=("segmenter", "discriminator"),
         unlabeled=("lambda_cons", "lambda_ulbl_adv"),
-        judged=ADVERSARIAL_WEIGHTS,
+        adversarial=ADVERSARIAL_WEIGHTS,
     ),
     "advsemiseg": Row(
         "advsemiseg:AdvSemiSeg",
         ("method.lambda_self", "method.trust", "method.consistency_start", *ADVERSARIAL),
         trains=("segmenter", "discriminator"),
         unlabeled=("lambda_self", "lambda_ulbl_adv"),
-        judged=("lambda_self", *ADVERSARIAL_WEIGHTS),
+        adversarial=("lambda_self", *ADVERSARIAL_WEIGHTS),
     ),
     "given_classes": Row(
         "given_classes:GivenClasses",
@@ -94,7 +94,7 @@ METHODS = {
         second="groups",
         trains=("segmenter", "discriminator"),
         unlabeled=("lambda_cons", "lambda_ulbl_adv"),
-        judged=ADVERSARIAL_WEIGHTS,
+        adversarial=ADVERSARIAL_WEIGHTS,
     ),
     "symmetric": Row(
         "symmetric:Symmetric",
@@ -102,7 +102,7 @@ METHODS = {
         second="classes",
         trains=("segmenter", "discriminator"),
         unlabeled=("lambda_cons", "lambda_ulbl_adv"),
-        judged=ADVERSARIAL_WEIGHTS,
+        adversarial=ADVERSARIAL_WEIGHTS,
     ),
     "mean_teacher": Row(
         "mean_teacher:MeanTeacher",
@@ -143,7 +143,7 @@ METHODS = {
         trains=("segmenter", "discriminator"),
         follows=("teacher",),
         unlabeled=("lambda_match", "lambda_cons", "lambda_ulbl_adv"),
-        judged=ADVERSARIAL_WEIGHTS,
+        adversarial=ADVERSARIAL_WEIGHTS,
         strong_views=1,
         cutmix=True,
     ),

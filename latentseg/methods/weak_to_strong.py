@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from latentseg.config import StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.features import Features
+from latentseg.data.features import Features
+from latentseg.distributed import mean_divisor
 from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, squared_difference
-from latentseg.parallel import share
 
 AREA = (0.02, 0.4)
 """Share of an image that UniMatch's boxes cover (arXiv:2208.09910)."""
@@ -182,7 +182,7 @@ class PseudoLabels:
 
         FixMatch (arXiv:2001.07685, Eq. 4) in UniMatch's form: rejected pixels count as 0.
         """
-        return cross_entropy(logits, self.classes.where(self.accepted, IGNORE_INDEX), count=share(self.valid))
+        return cross_entropy(logits, self.classes.where(self.accepted, IGNORE_INDEX), count=mean_divisor(self.valid))
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def imitation(student: Tensor, probs: Tensor, target: PseudoLabels) -> Tensor:
         probs: The teacher's probabilities, mixed, of the same shape.
         target: The teacher's classes, mixed: which pixels are valid, and which confident.
     """
-    accepted, valid = share(target.accepted), share(target.valid)
+    accepted, valid = mean_divisor(target.accepted), mean_divisor(target.valid)
     sure = accepted.to(probs.dtype) / valid.where(valid > 0, 1)
     return sure * squared_difference(probabilities(student), probs, target.valid, valid)
 

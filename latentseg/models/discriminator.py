@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentseg.config import SMALLEST_JUDGED
+from latentseg.config import SMALLEST_MAP
 from latentseg.errors import UserError
 from latentseg.models.upsample import upsample
 
@@ -55,11 +55,11 @@ class Discriminator(nn.Module):
         """
         height, width = size or probs.shape[-2:]
         small = self.shrink(probs) if size is None else probs
-        if min(small.shape[-2:]) < SMALLEST_JUDGED:
+        if min(small.shape[-2:]) < SMALLEST_MAP:
             raise UserError(
                 f"the discriminator sees maps of {small.shape[-2]}x{small.shape[-1]} pixels "
                 f"({height}x{width} averaged by discriminator.downscale={self.downscale}) and needs "
-                f"{SMALLEST_JUDGED}x{SMALLEST_JUDGED}: enlarge augment.crop or lower discriminator.downscale"
+                f"{SMALLEST_MAP}x{SMALLEST_MAP}: enlarge augment.crop or lower discriminator.downscale"
             )
         logits: Tensor = self.layers(small)
         return upsample(logits, (height, width), self.align_corners)

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from latentseg.config import ModelConfig
+from latentseg.data.features import Features
 from latentseg.errors import UserError
-from latentseg.features import Features
 from latentseg.models.encoders import Encoder, build_encoder
 from latentseg.models.upsample import upsample
 from latentseg.models.weights import load_weights
@@ -23,10 +23,10 @@ Perturb = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Output(NamedTuple):
-    """What the segmenter says, at the size of the image or on the heads' grid.
+    """What the segmenter says, at the size of the image or on the heads' grid; or what is made of it.
 
-    semantic: logits of the classes, (N, C, H, W).
-    latent: logits of the latent classes, (N, L, H, W); None without a latent branch.
+    semantic: logits of the classes, (N, C, H, W). In inference also their probabilities, or class ids, (N, H, W).
+    latent: logits of the latent classes, (N, L, H, W), or likewise; None without a latent branch.
     """
 
     semantic: Tensor

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentseg.checkpoints import Checkpoints
 from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import UserError
 from latentseg.models.resnet import DEEPLAB_LAYERS, StrideAt
+from latentseg.runs.checkpoints import Checkpoints
 
 Family = Literal["deeplab", "lite0", "timm"]
 Colour = tuple[float, float, float]

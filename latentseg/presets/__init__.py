@@ -64,7 +64,9 @@ def describe_options(section: type[BaseModel] = Config, prefix: str = "") -> lis
     return lines
 
 
-def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False) -> Config:
+def load_config(
+    source: str | Path, overrides: list[str] | tuple[str, ...] = (), of_run: bool = False, keep_unread: bool = False
+) -> Config:
     """Read a preset or a YAML file, apply overrides and check everything.
 
     Args:
@@ -72,6 +74,7 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = (),
         overrides: `key=value` strings with dotted keys, for example `data.labeled=1/30`. One that the method does not
             read is refused.
         of_run: The file is the config.yaml of a run folder: options that have another name by now are read.
+        keep_unread: Overrides that the method does not read are not refused.
 
     Raises:
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
@@ -101,7 +104,7 @@ def load_config(source: str | Path, overrides: list[str] | tuple[str, ...] = (),
         if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
             values["method"]["groups"] = _read_groups(groups)
     config = check_config(values, str(source))
-    for override in overrides:
+    for override in () if keep_unread else overrides:
         refuse_unread(override.partition("=")[0].strip(), config.method.name)
     return config
 

@@ -4,12 +4,21 @@ Nothing here fails on a cell that is missing, unfinished or damaged: the report 
 """
 
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import yaml
 
 from latentseg.errors import UserError
-from latentseg.report.files import Tree, metrics, number, read_json, read_options, read_text
+from latentseg.runs.folder import read_metrics
+
+Tree = dict[str, Any]
+SUPERVISED, ALL_LABELS = "supervised", "all labels"
+"""Rows that the others are compared with."""
+WHOLE = ("data.class_map", "method.groups")
+"""Options whose value is a mapping: one option, not one per key."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,41 @@ class Record:
     note: str = ""
     """Why it is not done."""
     scores: dict[str, Tree] = field(default_factory=dict)
-    """By split: miou, iou, pixel_accuracy."""
+    """By split: miou, iou, pixel_accuracy; of a run by itself also step."""
     seconds: float | None = None
     """Seconds of training."""
+    step: int | None = None
+    """Step of the last checkpoint, which pictures and analyses are of; None if nothing tells it."""
 
     @property
     def seed(self) -> Any:
         """The seed."""
         return self.grid.get("seed", self.options.get("seed"))
 
+    @property
+    def others(self) -> Tree:
+        """Values of the grid's keys, the seed apart."""
+        return {key: value for key, value in self.grid.items() if key != "seed"}
+
     def miou(self, split: str) -> float | None:
         """Score (mIoU in %), None if it was not scored."""
         value = self.scores.get(split, {}).get("miou")
         return 100 * value if number(value) else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The runs of a sweep that differ in the seed alone."""
+
+    row: str
+    column: Any
+    others: Tree = field(default_factory=dict)
+    """Values of the grid's further keys."""
+
+    @property
+    def label(self) -> str:
+        """The row's name, with the grid's further keys."""
+        return " · ".join([self.row, *(f"{key} {value}" for key, value in self.others.items())])
 
 
 @dataclass(frozen=True)
@@ -56,9 +87,40 @@ class SweepRecord:
     column_key: str
     columns: list[Any]
     rows: list[str]
-    grid: dict[str, list[Any]]
     splits: list[str]
     cells: list[Record]
+
+    def lines(self, column: Any) -> list[Line]:
+        """The table's lines in one column: rows times the grid without the seed, in the sweep's order."""
+        cells = [cell for row in self.rows for cell in self.cells if (cell.row, cell.column) == (row, column)]
+        found = [Line(cell.row, column, cell.others) for cell in cells]
+        return [line for index, line in enumerate(found) if line not in found[:index]]
+
+    def cells_of(self, line: Line) -> list[Record]:
+        """The cells of a line, one per seed."""
+        return [cell for cell in self.cells if Line(cell.row, cell.column, cell.others) == line]
+
+    def scores(self, line: Line, split: str) -> dict[str, float]:
+        """Score (mIoU in %) by seed, of the cells that have one."""
+        scores = {str(cell.seed): cell.miou(split) for cell in self.cells_of(line)}
+        return {seed: score for seed, score in scores.items() if score is not None}
+
+    def full_column(self) -> Any:
+        """The column with every label, of a sweep over data.labeled; None without one."""
+        full = [column for column in self.columns if self.column_key == "data.labeled" and is_full(column)]
+        return full[0] if full else None
+
+    def full_scores(self, line: Line, split: str) -> dict[str, float]:
+        """Scores with all labels that a line's share of the label gap refers to; empty if the sweep has none."""
+        if ALL_LABELS in self.rows:
+            return self.scores(replace(line, row=ALL_LABELS), split)
+        full = self.full_column()
+        return {} if full is None else self.scores(Line(SUPERVISED, full, line.others), split)
+
+
+def is_full(column: Any) -> bool:
+    """Whether a value of data.labeled means every label."""
+    return str(column) in ("all", "1/1", "1.0")
 
 
 def read_inputs(paths: list[Path]) -> tuple[list[SweepRecord], list[Record], list[str]]:
@@ -118,7 +180,6 @@ def read_sweep_file(path: Path) -> SweepRecord:
             column_key=column_key,
             columns=list(tree["columns"]) if column_key else [None],
             rows=[str(row) for row in tree["rows"]],
-            grid={str(key): list(values) for key, values in (tree.get("grid") or {}).items()},
             splits=[str(split) for split in tree.get("splits") or ["val"]],
             cells=[_cell(root, cell, bool(column_key)) for cell in tree["cells"]],
         )
@@ -136,33 +197,31 @@ def _cell(root: Path, cell: Tree, columns: bool) -> Record:
 
 def read_run(folder: Path) -> Record:
     """Read a run folder by itself: the scores of its evaluations, or else of its last validation in training."""
-    record = _record(folder, folder.absolute().name, None, {})
-    scores = _validated(folder)
+    record = _record(folder, folder.absolute().name)
+    scores: dict[str, Tree] = {}
+    for row in metrics(folder):
+        for split in ("val", "holdout"):
+            if number(row.get(f"{split}_miou")) and number(row.get("step")):
+                figures = {name: row.get(f"{split}_{name}") for name in ("miou", "iou", "pixel_accuracy")}
+                scores[split] = figures | {"step": row["step"]}
     for file in sorted(folder.glob("evaluation-*.json"), key=lambda file: file.stat().st_mtime):
         tree = read_json(file)
-        if "error" in tree or not isinstance(tree.get("scores"), dict):
+        if not isinstance(tree.get("scores"), dict):
             continue
-        best = " (best checkpoint)" * (tree.get("checkpoint") == "best")
-        split, step = f"{tree.get('split')}{best}", tree["step"] if number(tree.get("step")) else 0
-        if step >= scores.get(split, (0, {}))[0]:
-            scores[split] = (step, tree["scores"])
-    found = {split: scores[split][1] for split in sorted(scores, key=lambda split: "best" in split)}
-    return Record(**(vars(record) | {"scores": found or record.scores, "state": "done" if found else record.state}))
+        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, tree.get("overrides") or [])]
+        split = str(tree.get("split")) + (f" ({', '.join(notes)})" if notes else "")
+        step = tree["step"] if number(tree.get("step")) else 0
+        if step >= scores.get(split, {"step": 0})["step"]:
+            scores[split] = tree["scores"] | {"step": step}
+    if not scores:
+        return record
+    ordered = {split: scores[split] for split in sorted(scores, key=lambda split: " (" in split)}
+    last = record.step or max(figures["step"] for figures in scores.values())
+    return replace(record, scores=ordered, state="done", step=last)
 
 
-def _validated(folder: Path) -> dict[str, tuple[int, Tree]]:
-    """Step and scores of the last validation that metrics.jsonl holds, by split."""
-    return {
-        split: (row["step"], {name: row.get(f"{split}_{name}") for name in ("miou", "iou", "pixel_accuracy")})
-        for row in metrics(folder)
-        for split in ("val", "holdout")
-        if number(row.get(f"{split}_miou")) and number(row.get("step"))
-    }
-
-
-def _record(folder: Path, row: str, column: Any, grid: Tree) -> Record:
-    options, done = read_options(folder), {}
-    rows = metrics(folder)
+def _record(folder: Path, row: str, column: Any = None, grid: Tree | None = None) -> Record:
+    options, done, rows = read_options(folder), {}, metrics(folder)
     spent = [row["seconds"] for row in rows if number(row.get("seconds"))]
     seconds = float(sum(spent)) if spent else None
     state, note = "open", "not begun"
@@ -172,10 +231,70 @@ def _record(folder: Path, row: str, column: Any, grid: Tree) -> Record:
         state, note = ("done", "") if readable else ("unreadable", f"DONE cannot be read: {done.get('error', done)}")
         seconds = float(done["seconds"]) if number(done.get("seconds")) else seconds
     elif (folder / "FAILED").is_file():
-        lines = read_text(folder / "FAILED").split("\n")
+        lines = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").split("\n")
         state, note = "failed", next((line.strip() for line in reversed(lines) if line.strip()), "")
     elif options:
         step = max((row["step"] for row in rows if number(row.get("step"))), default=0)
         state, note = "unfinished", f"step {step} of {options.get('steps', '?')}"
     scores = done["scores"] if state == "done" else {}
-    return Record(folder, row, column, grid, options, state, note, scores, seconds)
+    last = _last_step(folder, done)
+    return Record(folder, row, column, grid or {}, options, state, note, scores, seconds, last)
+
+
+def _last_step(folder: Path, done: Tree) -> int | None:
+    """Step of the last checkpoint, or of the run's end where no checkpoint is left; None if nothing tells it."""
+    entries = read_json(folder / "checkpoints" / "index.json").get("steps")
+    last = entries[-1] if isinstance(entries, list) and entries else None
+    step = last.get("step") if isinstance(last, dict) else done.get("steps")
+    return int(step) if number(step) else None
+
+
+def number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_json(path: Path) -> Tree:
+    """A JSON object, or {"error": why not}."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return {"error": str(error)}
+    return tree if isinstance(tree, dict) else {"error": f"holds a {type(tree).__name__}, not an object"}
+
+
+def class_names(folder: Path) -> list[str]:
+    """Names of a run's classes; none if they cannot be read."""
+    try:
+        return [str(entry["name"]) for entry in json.loads((folder / "classes.json").read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def metrics(folder: Path) -> list[Tree]:
+    """Rows of metrics.jsonl; none if it cannot be read."""
+    try:
+        return [row for row in read_metrics(folder) if isinstance(row, dict)]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def read_options(folder: Path) -> Tree:
+    """The resolved configuration of a run by dotted key; empty if it cannot be read.
+
+    Read as plain YAML, since the options of another version of the package may differ.
+    """
+    try:
+        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return _flat(tree) if isinstance(tree, dict) else {}
+
+
+def _flat(tree: Tree, prefix: str = "") -> Tree:
+    """Nested values by dotted key."""
+    found: Tree = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) and name not in WHOLE else {name: value}
+    return found

@@ -6,13 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 from latentseg import __version__
-from latentseg.checkpoints import write_atomically
 from latentseg.errors import UserError
 from latentseg.report.collect import Record, read_inputs
-from latentseg.report.facts import environment_table, total_cost
-from latentseg.report.run_section import runs_section
-from latentseg.report.sections import Drawn, Section
-from latentseg.report.sweep_section import sweep_section
+from latentseg.report.sections import Drawn, Section, runs_section, sweep_section
+from latentseg.report.tables import environment_table, total_cost
+from latentseg.runs.checkpoints import write_atomically
 
 MARK = '<meta name="generator" content="latentseg report">'
 """A file with this line may be replaced by a new report."""

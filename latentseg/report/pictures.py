@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item, distinct_palette, open_dataset
 from latentseg.errors import UserError
-from latentseg.inference import load_segmenter, predict_labels, to_tensor
-from latentseg.models.segmenter import Segmenter
-from latentseg.parallel import choose_precision
-from latentseg.progress import track
-from latentseg.runs import Run, open_run
+from latentseg.inference.model import Model, open_data, read_scored
+from latentseg.runs.folder import Run
 
 IMAGES = 4
 WIDTH = 480
@@ -62,30 +60,33 @@ def prediction_grid(title: str, folders: dict[str, Path], split: str) -> Grid:
         UserError: The data set cannot be read, or no run can be loaded.
     """
     missing: list[str] = []
-    models: dict[str, tuple[Run, Segmenter]] = {}
+    models: dict[str, Model] = {}
     for name, folder in folders.items():
         try:
-            run = open_run(folder)
-            models[name] = (run, load_segmenter(run)[0])
+            models[name] = Model.open(folder)
         except UserError as error:
             missing.append(f"{name}: {error}")
     if not models:
         raise UserError("; ".join(missing))
-    first = next(iter(models.values()))[0]
+    first = next(iter(models.values())).run
     dataset = open_dataset(first.config.data)
     items = dataset.items(split)
     items = [items[index] for index in spread(len(items))]
     rows = {item: _truth(dataset, item, first) for item in items}
     latent: dict[Item, Picture] = {}
-    for name, (run, segmenter) in track(models.items(), "drawing", len(models)):
-        if run.classes != dataset.classes:
-            missing.append(f"{name}: knows other classes than the data set of {first.folder}")
+    for name, model in track(models.items(), "drawing", len(models)):
+        try:
+            same = open_data(model.run, first.config.data)
+        except UserError as error:
+            missing.append(f"{name}: {error}")
             continue
         for item in items:
-            labels, groups = _predict(segmenter, dataset, item, run)
-            rows[item].append(Picture(name, map_uri(labels, first.palette)))
+            image, size, _ = read_scored(same, item)
+            labels, groups = model.labels(image, size)
+            rows[item].append(Picture(name, map_uri(labels[0].cpu().numpy(), first.palette)))
             if groups is not None:
-                latent[item] = Picture(f"latent map of {name}", map_uri(groups, distinct_palette(segmenter.num_latent)))
+                palette = distinct_palette(model.segmenter.num_latent)
+                latent[item] = Picture(f"latent map of {name}", map_uri(groups[0].cpu().numpy(), palette))
     named = [(item.id, rows[item] + ([latent[item]] if item in latent else [])) for item in items]
     colors = [f"rgb({r} {g} {b})" for r, g, b in first.palette.tolist()]
     legend = list(zip(first.classes, colors, strict=True))
@@ -95,17 +96,6 @@ def prediction_grid(title: str, folders: dict[str, Path], split: str) -> Grid:
 def _truth(dataset: Dataset, item: Item, run: Run) -> list[Picture]:
     targets = dataset.read_targets(item, resized=False)
     return [Picture("image", photo_uri(dataset.read_image(item))), Picture("truth", map_uri(targets, run.palette))]
-
-
-def _predict(
-    segmenter: Segmenter, dataset: Dataset, item: Item, run: Run
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    targets = dataset.read_targets(item, resized=False)
-    device = next(segmenter.parameters()).device
-    size = (int(targets.shape[0]), int(targets.shape[1]))
-    image, precision = to_tensor(dataset.read_image(item), device), choose_precision(run.config, device)
-    maps = predict_labels(segmenter, image, run.config.inference, size, precision)
-    return maps.semantic[0].cpu().numpy(), None if maps.latent is None else maps.latent[0].cpu().numpy()
 
 
 def photo_uri(pixels: NDArray[np.uint8]) -> str:

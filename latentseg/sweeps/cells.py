@@ -1,21 +1,20 @@
 """The cells of a sweep: each an ordinary run folder, which tells how far it is.
 
-The folder is a function of the cell's configuration alone, so sweeps share the cells that they have in common.
+The folder's name is a function of the cell's configuration alone, so sweeps share the cells that they have in common.
+Where the data and the cache of features lie does not count: machines may mount them anywhere.
 """
 
 import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentseg.checkpoints import write_atomically
 from latentseg.config import Config, Mark, marked
-from latentseg.errors import UserError
-from latentseg.locks import live_owner
-from latentseg.runs import read_metrics
+from latentseg.runs.folder import read_metrics
+from latentseg.runs.locks import live_owner
 
 FREE = tuple(marked(Mark.RUNTIME))
 """Options that may differ between two workers on one cell."""
@@ -33,6 +32,8 @@ class Cell:
     config: Config
     folder: str
     """Name of the run folder below the run root."""
+    earlier: str
+    """Its name by the rule before, which had all of data.root and unread options in it; such a folder is still used."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Sweep:
     splits: tuple[str, ...]
     options: dict[str, Any]
     rows: dict[str, dict[str, Any]]
+    """Options of every row of the file, also of those without cells because `rows=[...]` leaves them out."""
     column_key: str | None
     columns: tuple[Any, ...]
     grid: dict[str, list[Any]]
@@ -54,20 +56,31 @@ class Sweep:
     """What `read_sweep` was given, and its overrides: a worker process reads the same."""
     overrides: tuple[str, ...]
 
-    @property
-    def digest(self) -> str:
-        """Hash of the set of cells."""
-        return hashlib.sha256(" ".join(sorted(cell.folder for cell in self.cells)).encode()).hexdigest()[:8]
-
     def to_json(self) -> str:
         """What the report needs to find and arrange the cells."""
-        names = ("name", "summary", "table", "splits", "base", "options", "column_key", "columns", "grid")
-        cells = [
-            {name: getattr(cell, name) for name in ("row", "column", "grid", "options", "folder")}
-            for cell in self.cells
-        ]
-        head = {name: getattr(self, name) for name in names}
-        return json.dumps(head | {"rows": list(self.rows), "cells": cells}, indent=1, ensure_ascii=False)
+        head = {name: getattr(self, name) for name in ("name", "summary", "table", "splits", "base", "options")}
+        names = ("row", "column", "grid", "options", "folder")
+        cells = [{name: getattr(cell, name) for name in names} for cell in self.cells]
+        rows = [row for row in self.rows if row in {cell.row for cell in self.cells}]
+        columns = distinct([cell.column for cell in self.cells]) if self.column_key else []
+        grid = {key: distinct([c.grid[key] for c in self.cells if key in c.grid]) for key in self.grid}
+        axes = {"rows": rows, "column_key": self.column_key, "columns": columns, "grid": grid}
+        return json.dumps(head | axes | {"cells": cells}, indent=1, ensure_ascii=False)
+
+    def at(self, run_root: Path) -> "Sweep":
+        """The same sweep with each cell in the folder that it has below `run_root`, of an earlier name too."""
+
+        def placed(cell: Cell) -> Cell:
+            moved = (run_root / cell.earlier).is_dir() and not (run_root / cell.folder).is_dir()
+            return replace(cell, folder=cell.earlier) if moved else cell
+
+        return replace(self, cells=tuple(map(placed, self.cells)))
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """Each value once: numbers by size, others in the order in which they came."""
+    found = [value for place, value in enumerate(values) if value not in values[:place]]
+    return sorted(found) if all(isinstance(value, int | float) for value in found) else found
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class State:
     step: int = 0
     owner: str = ""
     message: str = ""
+    seconds: float = 0.0
+    """Seconds of training so far."""
 
     def text(self, steps: int) -> str:
         """For people."""
@@ -89,14 +104,27 @@ class State:
 def cell_state(cell: Cell, run_root: Path, splits: tuple[str, ...]) -> State:
     """Look at a cell's folder and locks."""
     folder = run_root / cell.folder
-    if read_done(folder, splits):
-        return State("done", cell.config.steps)
-    step = max((row["step"] for row in read_metrics(folder)[-1:]), default=0)
+    if done := read_done(folder, splits):
+        return State("done", cell.config.steps, seconds=done.get("seconds") or 0.0)
+    rows = read_metrics(folder)
+    step, seconds = rows[-1]["step"] if rows else 0, training_seconds(rows)
     if owner := cell_owner(cell, run_root):
-        return State("running", step, owner)
+        return State("running", step, owner, seconds=seconds)
     if (folder / "FAILED").is_file():
-        return State("failed", step, message=(folder / "FAILED").read_text(encoding="utf-8").strip().splitlines()[-1])
-    return State("stopped" if (folder / "config.yaml").is_file() else "open", step)
+        last = (folder / "FAILED").read_text(encoding="utf-8").strip().splitlines()[-1]
+        return State("failed", step, message=last, seconds=seconds)
+    return State("stopped" if (folder / "config.yaml").is_file() else "open", step, seconds=seconds)
+
+
+def training_seconds(rows: list[dict[str, Any]]) -> float:
+    """Seconds of training that the lines of a metrics.jsonl add up to."""
+    return sum(row.get("seconds") or 0.0 for row in rows)
+
+
+def kind(config: Config) -> str:
+    """Cells of one kind cost the same per step: seed, labels and length do not count."""
+    tree = config.model_dump(mode="json", exclude={"seed": True, "steps": True, "data": {"labeled", "split_seed"}})
+    return json.dumps(tree | {"all": config.data.labeled == "all"}, sort_keys=True)
 
 
 def cell_lock(cell: Cell, run_root: Path) -> Path:
@@ -118,36 +146,32 @@ def read_done(folder: Path, splits: tuple[str, ...]) -> dict[str, Any] | None:
         return None
 
 
-def write_sweep(sweep: Sweep, run_root: Path) -> Path:
-    """Write RUN_ROOT/sweeps/NAME.json, where the report begins."""
-    path = run_root / "sweeps" / f"{sweep.name}.json"
-    content = sweep.to_json().encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the run root {run_root}: {error.strerror}; choose one by --run-root") from error
-    if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, content)
-    return path
-
-
 def threads_each(workers: int) -> int:
     """Threads for each of several workers on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // workers)
 
 
-def folder_name(config: Config) -> str:
+def folder_name(config: Config, whole_root: bool = False) -> str:
     """Readable name of a cell's folder, with a hash of the options that are not at their default.
 
     Runtime-only options do not count, nor do defaults, so that an option that a later version adds leaves names alone.
+    Of `data.root` its last part counts; `whole_root` gives the name by the rule before, in which all of it did.
     """
     tree = config.model_dump(mode="json", exclude_defaults=True)
     for option in FREE:
         section, _, name = option.rpartition(".")
         (tree.get(section, {}) if section else tree).pop(name, None)
+    if config.data.root:
+        tree["data"]["root"] = config.data.root if whole_root else data_name(config.data.root)
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
-    data, labeled = Path(config.data.root or config.data.kind).name, str(config.data.labeled)
+    data = data_name(config.data.root) if config.data.root else config.data.kind
+    labeled = str(config.data.labeled)
     labeled = Path(labeled).stem if "/" in labeled and not re.fullmatch(r"\d+/\d+", labeled) else labeled
     name = f"{data}-{config.method.name}-{labeled}-s{config.seed}"
     return f"{re.sub('[^A-Za-z0-9._]+', '-', name).strip('-.')}-{digest}"
+
+
+def data_name(root: str) -> str:
+    """What a data set is called: the last part of the path of its folder."""
+    return Path(root).absolute().name

@@ -1,26 +1,29 @@
-"""Run a sweep here or in several processes of this machine: progress, replacement of the dead, an orderly end."""
+"""Run a sweep: here, in several processes of this machine, or by one command per cell for any scheduler.
+
+Progress, replacement of the dead, an orderly end.
+"""
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from rich.console import Console
-
+from latentseg.console import console, duration
 from latentseg.errors import UserError
-from latentseg.progress import duration
-from latentseg.sweeps.cells import Sweep, cell_owner, cell_state, threads_each, write_sweep
-from latentseg.sweeps.files import read_sweep
-from latentseg.sweeps.queue import Queue
+from latentseg.sweeps.cells import State, Sweep, cell_owner, cell_state, kind, threads_each
+from latentseg.sweeps.files import read_sweep, write_sweep
 from latentseg.sweeps.work import check_cells, work
 
 POLL = 0.5
@@ -30,47 +33,60 @@ LINE_SECONDS = 30.0
 REPLACEMENTS = 3
 """A worker that dies is replaced this many times."""
 
-console = Console(stderr=True, soft_wrap=True)
 
-
-def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, storage: str | None = None) -> Path:
+def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, cell: str | None = None) -> Path:
     """Run every cell that is not done, beside whoever else works on the same run root.
 
     Args:
         sweep: From `read_sweep`.
         run_root: Folder of all run folders.
         workers: 1 works here; more are processes of this machine, which share its cores.
-        storage: SQL storage of Optuna by URL; a journal file in the run root if None.
+        cell: Name of a cell's folder: run this one alone, here.
 
     Returns:
         The description of the sweep, RUN_ROOT/sweeps/NAME.json.
 
     Raises:
         UserError: A cell could not run (its data, groups or weights), and nothing was begun; cells have failed (all
-            others are done); workers keep dying; or the run root cannot be written.
+            others are done); workers keep dying; there is no such cell; or the run root cannot be written.
     """
-    check_cells(sweep)
-    path = write_sweep(sweep, run_root)
-    for cell in sweep.cells:
-        if not cell_owner(cell, run_root):
-            (run_root / cell.folder / "FAILED").unlink(missing_ok=True)  # tried again
-    queue = Queue(sweep, run_root, storage)
-    queue.fill()
+    whole = sweep.at(run_root)
+    runs = {one.folder: one for one in whole.cells if cell in (None, one.folder)}
+    sweep = replace(whole, cells=tuple(runs.values()))
+    if not sweep.cells:
+        raise UserError(f"--cell={cell}: {sweep.name} with these options has no such cell; --dry-run lists its cells")
+    notes = check_cells(sweep, run_root)
+    path = write_sweep(whole, run_root, notes)
+    for one in sweep.cells:
+        if not cell_owner(one, run_root):
+            (run_root / one.folder / "FAILED").unlink(missing_ok=True)  # tried again
     progress = Progress(sweep, run_root)
     with _polite_end():
-        if workers == 1:
-            work(sweep, run_root, queue, None, progress.line)
+        if workers == 1 or cell:
+            work(sweep, run_root, progress.line)
         else:
-            _run_workers(sweep, run_root, workers, storage, progress)
-    states = [(cell, cell_state(cell, run_root, sweep.splits)) for cell in sweep.cells]
-    failed = [f"{run_root / cell.folder}: {state.message}" for cell, state in states if state.kind == "failed"]
+            _run_workers(sweep, run_root, workers, progress)
+    states = [(one, cell_state(one, run_root, sweep.splits)) for one in sweep.cells]
+    failed = [f"{run_root / one.folder}: {state.message}" for one, state in states if state.kind == "failed"]
     if failed:
         raise UserError(
             f"{len(failed)} of {len(sweep.cells)} cells failed (file FAILED); the same command tries them again:\n"
             + "\n".join(failed)
         )
-    console.print(f"all {len(sweep.cells)} cells of {sweep.name} are done: {path}", markup=False, highlight=False)
+    done = f"cell {cell}" if cell else f"all {len(sweep.cells)} cells"
+    console.print(f"{sweep.name}: {done} done, {path}", markup=False, highlight=False)
     return path
+
+
+def commands(sweep: Sweep, run_root: Path) -> list[str]:
+    """One shell command for each cell that is not done; together they finish the sweep, in any order, on any machine.
+
+    Each is this sweep with `--cell`, so it makes the same folder, and finds it done, locked or begun as a worker does.
+    """
+    sweep = sweep.at(run_root)
+    left = [cell for cell in sweep.cells if cell_state(cell, run_root, sweep.splits).kind != "done"]
+    command = ["latentseg", "sweep", sweep.source, *sweep.overrides, "--run-root", str(run_root), "--cell"]
+    return [shlex.join([*command, folder]) for folder in dict.fromkeys(cell.folder for cell in left)]
 
 
 class Progress:
@@ -79,39 +95,46 @@ class Progress:
     def __init__(self, sweep: Sweep, run_root: Path) -> None:
         """Start the clock."""
         self._sweep, self._run_root = sweep, run_root
-        self._began, self._start = time.monotonic(), self._look()[0]
+        self._kinds = [kind(cell.config) for cell in sweep.cells]
+        self._began, self._start = time.monotonic(), [state.step for state in self._look()]
 
-    def _look(self) -> tuple[float, str]:
-        """Share of all steps that are made, and a line of text."""
-        share, running = 0.0, []
-        counts = {"done": 0, "running": 0, "failed": 0}
-        for cell in self._sweep.cells:
-            state = cell_state(cell, self._run_root, self._sweep.splits)
-            over = state.kind in ("done", "failed")
-            share += 1.0 if over else min(1.0, state.step / cell.config.steps)
-            counts[state.kind] = counts.get(state.kind, 0) + 1
-            if state.kind == "running":
-                running.append(f"{cell.folder} {state.step}/{cell.config.steps}")
-        text = f"{counts['done']} of {len(self._sweep.cells)} cells done, {counts['running']} running"
-        text += f" ({', '.join(running)})" if running else ""
-        text += f", {counts['failed']} failed" if counts["failed"] else ""
-        return share, text
+    def _look(self) -> list[State]:
+        return [cell_state(cell, self._run_root, self._sweep.splits) for cell in self._sweep.cells]
 
     def text(self) -> str:
         """Cells by state, the running ones with their steps, and the time left."""
-        share, text = self._look()
-        gained, seconds = share - self._start, time.monotonic() - self._began
-        left = seconds * (len(self._sweep.cells) - share) / gained if gained > 0 else None
+        states = self._look()
+        kinds = [state.kind for state in states]
+        looked = zip(self._sweep.cells, states, strict=True)
+        running = [f"{cell.folder} {s.step}/{cell.config.steps}" for cell, s in looked if s.kind == "running"]
+        text = f"{kinds.count('done')} of {len(kinds)} cells done, {len(running)} running"
+        text += f" ({', '.join(running)})" if running else ""
+        text += f", {kinds.count('failed')} failed" if "failed" in kinds else ""
+        left = self._seconds_left(states)
         return text + ("" if left is None else f"; {duration(left)} left")
+
+    def _seconds_left(self, states: list[State]) -> float | None:
+        """At the pace since the start; a step counts as long as steps of this kind of cell took, or else of any."""
+        seconds, steps = defaultdict[str, float](float), defaultdict[str, int](int)
+        for name, state in zip(self._kinds, states, strict=True):
+            seconds[name] += state.seconds
+            steps[name] += state.step if state.seconds else 0
+        mean = sum(seconds.values()) / sum(steps.values()) if any(steps.values()) else 1.0
+        gained = left = 0.0
+        for cell, name, state, start in zip(self._sweep.cells, self._kinds, states, self._start, strict=True):
+            each = seconds[name] / steps[name] if steps[name] else mean
+            gained += each * (state.step - start)
+            left += each * (cell.config.steps - state.step) * (state.kind != "failed")
+        return (time.monotonic() - self._began) * left / gained if gained > 0 else None
 
     def line(self) -> None:
         """Print it."""
         console.print(f"{self._sweep.name}: {self.text()}", markup=False, highlight=False)
 
 
-def _run_workers(sweep: Sweep, run_root: Path, workers: int, storage: str | None, progress: Progress) -> None:
+def _run_workers(sweep: Sweep, run_root: Path, workers: int, progress: Progress) -> None:
     threads = threads_each(workers)
-    running = [_start_worker(sweep, run_root, storage, threads, number) for number in range(workers)]
+    running = [_start_worker(sweep, run_root, threads, number) for number in range(workers)]
     left = REPLACEMENTS * workers
     last = time.monotonic()
     try:
@@ -122,9 +145,9 @@ def _run_workers(sweep: Sweep, run_root: Path, workers: int, storage: str | None
                 for number, worker in enumerate(running):
                     if worker.poll() not in (None, 0) and left > 0:
                         left -= 1
-                        log = _log_file(run_root, number)
-                        console.print(f"worker {number} died ({worker.returncode}, {log}); another one takes its place")
-                        running[number] = _start_worker(sweep, run_root, storage, threads, number)
+                        told = f"worker {number} died ({worker.returncode}, {run_root}/logs)"
+                        console.print(f"{told}; another one takes its place", markup=False, highlight=False)
+                        running[number] = _start_worker(sweep, run_root, threads, number)
                 if console.is_terminal:
                     status.update(progress.text())
                 elif time.monotonic() - last > LINE_SECONDS:
@@ -136,31 +159,21 @@ def _run_workers(sweep: Sweep, run_root: Path, workers: int, storage: str | None
         raise UserError(f"workers kept dying, the last lines of {run_root}/logs say why; the same command goes on")
 
 
-def _start_worker(
-    sweep: Sweep, run_root: Path, storage: str | None, threads: int, number: int
-) -> "subprocess.Popen[bytes]":
+def _start_worker(sweep: Sweep, run_root: Path, threads: int, number: int) -> "subprocess.Popen[bytes]":
     """Start a process that works on the sweep. It reads the sweep from its input, and writes into a log file."""
-    log = _log_file(run_root, number)
+    log = run_root / "logs" / f"{socket.gethostname()}-{number}.log"
     log.parent.mkdir(exist_ok=True)
-    fixed = sweep.cells[0].config.threads
-    order = {"source": sweep.source, "overrides": sweep.overrides, "run_root": str(run_root), "storage": storage}
-    environment = os.environ | {"OMP_NUM_THREADS": str(fixed or threads)}
+    free = any(cell.config.threads is None for cell in sweep.cells)
+    overrides = [*sweep.overrides, *([f"threads={threads}"] if free else [])]
+    order = {"source": sweep.source, "overrides": overrides, "run_root": str(run_root), "parent": os.getpid()}
+    environment = os.environ | {"OMP_NUM_THREADS": str(sweep.cells[0].config.threads or threads)}
+    command = [sys.executable, "-m", __name__]
     with log.open("ab") as output:
-        worker = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=environment,
-        )
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)  # noqa: S603
     assert worker.stdin is not None
     with worker.stdin as pipe:
-        pipe.write(json.dumps(order | {"threads": threads, "parent": os.getpid()}).encode())
+        pipe.write(json.dumps(order).encode())
     return worker
-
-
-def _log_file(run_root: Path, number: int) -> Path:
-    return run_root / "logs" / f"{socket.gethostname()}-{number}.log"
 
 
 def _end(workers: "list[subprocess.Popen[bytes]]") -> None:
@@ -203,9 +216,9 @@ def worker_main(order: IO[str]) -> None:
     orders = json.load(order)
     threading.Thread(target=_watch, args=(orders["parent"],), daemon=True).start()
     run_root = Path(orders["run_root"])
-    sweep = read_sweep(orders["source"], orders["overrides"])
+    sweep = read_sweep(orders["source"], orders["overrides"]).at(run_root)
     with _polite_end():
-        work(sweep, run_root, Queue(sweep, run_root, orders["storage"]), orders["threads"], lambda: None)
+        work(sweep, run_root, lambda: None)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """The work on the cells of a sweep, by any number of workers that share a run root. The folders are the truth.
 
-Optuna hands out each cell once. It never offers an interrupted cell again, and may hand one to two workers at once; so
-a cell is worked on under a lock that dies with its owner, a cell with a file DONE is finished, and what Optuna does not
-offer any more is found by looking through the folders.
+A worker takes the first open cell whose lock it gets; the lock dies with its owner. A cell with a file DONE is done.
 """
 
+import hashlib
 import json
 import socket
 import time
@@ -14,34 +13,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from latentseg.checkpoints import Checkpoints, write_atomically
-from latentseg.data.datasets import open_dataset
+from latentseg.config import DataConfig
+from latentseg.console import console
+from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.evaluation import evaluate
-from latentseg.locks import try_hold
+from latentseg.inference.evaluate import evaluate
 from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind
 from latentseg.presets import load_config
-from latentseg.runs import read_metrics
-from latentseg.sweeps.cells import Cell, Sweep, cell_lock, cell_owner, read_done
-from latentseg.sweeps.queue import Queue
+from latentseg.runs.checkpoints import Checkpoints, write_atomically
+from latentseg.runs.folder import read_metrics
+from latentseg.runs.locks import try_hold
+from latentseg.sweeps.cells import FREE, Cell, Sweep, cell_lock, cell_owner, data_name, read_done, training_seconds
+from latentseg.sweeps.files import SPLITS, option_text
 from latentseg.training.loop import train
 
 POLL = 2.0
 """Seconds between two looks at cells that others hold."""
 
-console = Console(stderr=True, soft_wrap=True)
 
-
-def check_cells(sweep: Sweep) -> None:
+def check_cells(sweep: Sweep, run_root: Path) -> dict[Path, str]:
     """Open the data sets, draw the splits and fit the groups of all cells, before any of them is begun.
 
+    Returns:
+        Files to write below the run root, and their content: which data its cells are made of.
+
     Raises:
-        UserError: A cell could not run: processes, data, a split that is to be scored, groups or weights.
+        UserError: A cell could not run: processes, data, a split that is to be scored, groups or weights; or the run
+            root has cells of another data set of the same name.
     """
+    notes: dict[Path, str] = {}
     for cell in {(str(cell.config.data), cell.config.seed, cell.row): cell for cell in sweep.cells}.values():
         config = cell.config
         if config.devices * config.num_nodes > 1:
@@ -56,56 +58,75 @@ def check_cells(sweep: Sweep) -> None:
         if config.method.groups is not None:
             group_ids(config.method.groups, dataset.classes)
         check_kind(config.model)
+        if config.data.root and (note := _data_note(config.data, run_root)) not in notes:
+            notes[note] = _same_data(dataset, config.data.root, note)
+    return notes
 
 
-def work(sweep: Sweep, run_root: Path, queue: Queue, threads: int | None, told: Callable[[], None]) -> None:
-    """Take cells till each one is done or failed.
+def _data_note(data: DataConfig, run_root: Path) -> Path:
+    """Where a run root notes the files of a data set, by its name and the options that choose among its files."""
+    others = {"root", "labeled", "split_seed", "every_class", "check", "unlabeled", "resize"}
+    tree = json.dumps(data.model_dump(mode="json", exclude=others, exclude_defaults=True), sort_keys=True)
+    return run_root / "data" / f"{data_name(data.root or '')}-{hashlib.sha256(tree.encode()).hexdigest()[:8]}.json"
 
-    Args:
-        sweep: The sweep.
-        run_root: Folder of all run folders.
-        queue: Optuna's list of cells.
-        threads: Threads of PyTorch, unless the cell says.
-        told: Called after each cell.
-    """
+
+def _same_data(dataset: Dataset, root: str, note: Path) -> str:
+    """Refuse a data set with other files than those of the note: folders are named by the data set's name alone."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for item in dataset.items(split) if dataset.has(split) else []:
+            sizes = [path.stat().st_size if path and path.is_file() else None for path in (item.image, item.mask)]
+            digest.update(f"{split} {item.id} {sizes}\n".encode())
+    files = digest.hexdigest()
+    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"files": files}
+    if known["files"] != files:
+        raise UserError(
+            f"data.root={root} has other images or masks (names, sizes) than {known['root']}, which the cells of "
+            f"{note.parent.parent} were made of: take another --run-root, or the same data"
+        )
+    return json.dumps({"root": str(Path(root).absolute()), "files": files})
+
+
+def work(sweep: Sweep, run_root: Path, told: Callable[[], None]) -> None:
+    """Take cells till each one is done or failed; `told` is called after each."""
 
     def is_open(cell: Cell) -> bool:
         folder = run_root / cell.folder
         return read_done(folder, sweep.splits) is None and not (folder / "FAILED").is_file()
 
+    def taken_and_run(cell: Cell) -> bool:
+        if cell_owner(cell, run_root):
+            return False
+        with try_hold(cell_lock(cell, run_root)) as taken:
+            if not (taken and is_open(cell)):
+                return False
+            console.print(f"cell {cell.folder}: {cell.row}", markup=False, highlight=False)
+            run_cell(sweep, cell, run_root)
+        return True
+
+    waiting = False
     while rest := [cell for cell in sweep.cells if is_open(cell)]:
-        offered = queue.next()
-        worked = False
-        for cell in [offered] if offered else rest:
-            if cell_owner(cell, run_root):
-                continue
-            with try_hold(cell_lock(cell, run_root)) as taken:
-                worked = taken and is_open(cell)
-                if worked:
-                    console.print(f"cell {cell.folder}: {cell.row}", markup=False, highlight=False)
-                    run_cell(sweep, cell, run_root, threads)
-            if worked:
-                queue.tell()
-                told()
-                break
-        if not (worked or offered):
-            time.sleep(POLL)  # all held by others: till they are done, or dead
-    while queue.next():  # done by other sweeps, or failed: nothing is left to hand out
-        pass
-    queue.tell()
+        if any(taken_and_run(cell) for cell in rest):
+            told()
+            waiting = False
+            continue
+        if not waiting:
+            waiting = True
+            console.print(f"waiting for {len(rest)} cells that others work on", markup=False, highlight=False)
+        time.sleep(POLL)  # till they are done, or dead
 
 
-def run_cell(sweep: Sweep, cell: Cell, run_root: Path, threads: int | None) -> None:
+def run_cell(sweep: Sweep, cell: Cell, run_root: Path) -> None:
     """Train, score and write DONE; what is there already is not repeated. An error goes to the file FAILED."""
     folder = run_root / cell.folder
     try:
-        _train_cell(sweep, cell, folder, threads)
-        scored = {split: _score(folder, split, cell.config.steps) for split in sweep.splits}
-        old = read_done(folder, ()) or {"scores": {}}
+        _train_cell(cell, folder)
+        scores = (read_done(folder, ()) or {"scores": {}})["scores"]
+        scores |= {split: _score(cell, folder, split) for split in sweep.splits if split not in scores}
         done = {
             "steps": cell.config.steps,
-            "seconds": sum(row.get("seconds") or 0.0 for row in read_metrics(folder)),
-            "scores": old["scores"] | scored,
+            "seconds": training_seconds(read_metrics(folder)),
+            "scores": scores,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
         }
@@ -118,31 +139,28 @@ def run_cell(sweep: Sweep, cell: Cell, run_root: Path, threads: int | None) -> N
         console.print(f"cell {cell.folder} failed: {message}", style="red", markup=False, highlight=False)
 
 
-def _train_cell(sweep: Sweep, cell: Cell, folder: Path, threads: int | None) -> None:
-    """Train to the last step, with the runtime options that the folder began with."""
-    overrides = list(cell.options)
+def _train_cell(cell: Cell, folder: Path) -> None:
+    """Train to the last step. A run that was begun goes on as it was, but for options that change no result."""
+    config = cell.config
     if (folder / "config.yaml").is_file():
-        begun = load_config(folder / "config.yaml")
-        overrides += [f"threads={begun.threads or 'null'}", f"cache_folder={json.dumps(begun.cache_folder)}"]
+        mine = [option for option in cell.options if option.partition("=")[0] in set(FREE) - {"threads"}]
+        config = load_config(folder / "config.yaml", mine, of_run=True)
     else:
         (folder / ".config.yaml.tmp").unlink(missing_ok=True)  # of a worker killed in its first moment
-        overrides += [f"threads={threads}"] if threads and cell.config.threads is None else []
     last = Checkpoints(folder / "checkpoints").last()
     if last is None or last.step < cell.config.steps:
-        train(load_config(sweep.base, overrides), folder, resume=True)
+        train(config, folder, resume=True)
 
 
-def _score(folder: Path, split: str, steps: int) -> dict[str, Any]:
-    """Scores of the last step on a split; evaluated if no file has them, the validation's log included."""
-    names = ("miou", "iou", "pixel_accuracy")
+def _score(cell: Cell, folder: Path, split: str) -> dict[str, Any]:
+    """Scores of the last step on a split: of the training's own last validation, or else evaluated."""
+    names, steps = ("miou", "iou", "pixel_accuracy"), cell.config.steps
     for row in read_metrics(folder):
         if row["step"] == steps and all(f"{split}_{name}" in row for name in names):
             return {name: row[f"{split}_{name}"] for name in names}
-    for attempt in range(2):
-        for path in sorted(folder.glob(f"evaluation-{split}-last*.json")):
-            evaluation = json.loads(path.read_text(encoding="utf-8"))
-            if evaluation["step"] == steps:
-                return {name: evaluation["scores"][name] for name in names}
-        if attempt == 0:
-            evaluate(folder, split)
-    raise UserError(f"{folder} has no checkpoint of step {steps}, the last one")
+    root = cell.config.data.root
+    moved = root is not None and load_config(folder / "config.yaml", of_run=True).data.root != root
+    evaluation = json.loads(evaluate(folder, split, overrides=[option_text("data.root", root)] * moved).to_json())
+    if evaluation["step"] != steps:
+        raise UserError(f"{folder} has no checkpoint of step {steps}, the last one")
+    return {name: evaluation["scores"][name] for name in names}

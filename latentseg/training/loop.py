@@ -5,21 +5,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from latentseg.config import Config
+from latentseg.console import console, track_steps
 from latentseg.data.batches import batch_notes
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Item
+from latentseg.distributed import average, from_first, is_first, peers_named, world
+from latentseg.engine import connected, full_speed
 from latentseg.errors import UserError
-from latentseg.evaluation import score_items
-from latentseg.locks import hold
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model
 from latentseg.methods.table import METHODS
-from latentseg.parallel import average, choose_precision, connected, from_first, is_first, peers_named, world
-from latentseg.processor import full_speed
-from latentseg.progress import track_steps
-from latentseg.runs import (
+from latentseg.runs.folder import (
     LOCK,
     Log,
     Run,
@@ -29,9 +28,8 @@ from latentseg.runs import (
     make_folder,
     recorded_precision,
 )
+from latentseg.runs.locks import hold
 from latentseg.training.trainer import Trainer
-
-console = Console(stderr=True, soft_wrap=True)
 
 
 def train(config: Config, run: str | Path | None = None, resume: bool = False) -> Run:
@@ -153,9 +151,8 @@ def _fit(trainer: Trainer, scored: list[Item], run: Run, start: int) -> None:
 
 def _validate(trainer: Trainer, items: list[Item], run: Run, log: Log | None) -> None:
     """Score the held-out images, a part of them on each process; keep the weights if they are the best so far."""
-    config, segmenter, step = trainer.config, trainer.state.segmenter, trainer.done
-    precision = choose_precision(config, next(segmenter.parameters()).device)
-    result = score_items(segmenter, trainer.dataset, items, config.inference, precision)
+    config, step = trainer.config, trainer.done
+    result = score_items(Model.live(trainer.state.segmenter, config, trainer.dataset), trainer.dataset, items)
     trainer.train_mode()
     if log is None:
         return

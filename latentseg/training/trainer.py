@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from latentseg.caching import cached_features
-from latentseg.checkpoints import load_module, load_optimizer, module_tensors, optimizer_tensors
 from latentseg.config import Config
 from latentseg.data.batches import Batch, Part, Stores, batches, global_seed
+from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.hidden import HiddenTruth
 from latentseg.data.splits import Split, draw_split
+from latentseg.distributed import average, rank, world
+from latentseg.engine import make_fabric
 from latentseg.errors import UserError
 from latentseg.methods.base import Losses, Method, Networks, build_method
 from latentseg.methods.table import METHODS
 from latentseg.methods.weak_to_strong import describe
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
-from latentseg.parallel import average, make_fabric, rank, world
+from latentseg.runs.checkpoints import load_module, load_optimizer, module_tensors, optimizer_tensors
 from latentseg.training.optim import decay, discriminator_optimizer, segmenter_optimizer
 
 

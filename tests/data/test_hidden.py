@@ -15,12 +15,11 @@ from torch import Tensor
 from latentseg.config import Config
 from latentseg.data.batches import StepDataset, Stores, fixed_view
 from latentseg.data.datasets import Dataset, Item, open_dataset
-from latentseg.data.features import FeatureStore, create_store
+from latentseg.data.features import Features, FeatureStore, create_store
 from latentseg.data.hidden import HiddenTruth
 from latentseg.data.images import ORIENTATION
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import view_image
-from latentseg.features import Features
 
 MEAN = (0.5, 0.5, 0.5)
 CROP = (32, 48)

@@ -5,14 +5,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from live import live
 
-from latentseg.config import InferenceConfig, ModelConfig, WeightsKind
+from latentseg.config import ModelConfig, WeightsKind
+from latentseg.data.features import Features
 from latentseg.errors import UserError
-from latentseg.features import Features
-from latentseg.inference import predict_probs
 from latentseg.models.encoders import build_encoder, lite0_state
 from latentseg.models.segmenter import Segmenter, build_segmenter
 
@@ -328,7 +329,7 @@ def test_cached_features_of_a_vit_give_the_same() -> None:
 @pytest.mark.usefixtures("small")
 def test_prediction_pads_images_to_whole_patches() -> None:
     segmenter = segmenter_of("vit_small_patch14_reg4_dinov2", frozen=True).eval()
-    probs = predict_probs(segmenter, torch.rand(1, 3, 61, 75), InferenceConfig())
+    probs = live(segmenter).probs(np.zeros((61, 75, 3), np.uint8))
     assert probs.semantic.shape == (1, 3, 61, 75)
     assert torch.isfinite(probs.semantic).all()
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentseg.config import ModelConfig
+from latentseg.data.features import Features
 from latentseg.errors import UserError
-from latentseg.features import Features
 from latentseg.models.encoders import Encoder
 from latentseg.models.resnet import STRIDES, DeepLabResNet
 from latentseg.models.segmenter import AsppHead, Fusion, Output, Segmenter, build_segmenter

@@ -4,15 +4,12 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from latentseg.config import Config, MethodName
 from latentseg.errors import UserError
-from latentseg.methods.table import METHODS
-from latentseg.report.analyses import has_latent_branch
-from latentseg.report.collect import Record, read_run
+from latentseg.report.collect import read_run
 from latentseg.report.page import MARK, write_report
 
 Make = Callable[..., Path]
@@ -42,38 +39,53 @@ def report(paths: list[Path], tmp_path: Path) -> str:
     return write_report(paths, tmp_path / "out" / "report.html").read_text()
 
 
-def write_analysis(folder: Path, **more: Any) -> None:
-    tree = {
-        "split": "val",
-        "step": 30,
-        "images": 2,
-        "classes": ["ground", "thing", "sky"],
-        "latent_names": ["l0", "l1"],
+def write_analysis(folder: Path, classes: list[str] | None = None, **structure: Any) -> None:
+    figures = dict.fromkeys(("semantic_miou", "semantic_pixel_accuracy", "class_entropy"), 0.5)
+    for branch, figure in (("latent", 0.7), ("mapped", 0.6)):
+        for name in ("miou", "pixel_accuracy", "class_miou", "class_pixel_accuracy"):
+            figures[f"{branch}_{name}"] = figure
+        for name in ("information", "information_share", "conditional_entropy", "argmax_information"):
+            figures[f"{branch}_{name}"] = figure / 2
+    found = {
+        "latent_given_class": [[0.95, 0.05], [0.55, 0.45], [0.99, 0.01]],
+        "ignored": None,
+        "row_order": [0, 2, 1],
+        "column_order": [0, 1],
         "effective": {"0.1": 2, "0.9": 1},
         "idle": [1],
-        "spread": ["thing"],
         "only_ignored": [],
-        "dominant_share": 0.5,
-        "told_share": 0.25,
-        "mutual_information": 0.5,
-        "class_entropy": 2.0,
-        "conditional_entropy": 1.5,
-        "latent_miou": 0.7,
-        "mapped_miou": 0.6,
-        "semantic_miou": 0.5,
+        "dominated": 2,
         "groups": [
-            {"latent": 0, "classes": ["ground", "sky"], "text": "l0: ground + sky"},
-            {"latent": 1, "classes": ["thing"], "text": "l1: thing"},
+            {"latent": 0, "classes": ["ground", "sky"], "shares": [1, 1], "text": "l0: ground + sky"},
+            {"latent": 1, "classes": ["thing"], "shares": [1], "text": "l1: thing"},
         ],
+    }
+    tree = {
+        "run": "runs/ours",
+        "split": "val",
+        "checkpoint": "last",
+        "step": 30,
+        "images": 2,
+        "classes": classes or ["ground", "thing", "sky"],
+        "latent_names": ["l0", "l1"],
+        "mapping": [0, 1, 0],
+        "structure": found | structure,
+        "latent_given_class_m": None,
+        "effective_m": None,
+        "figures": figures,
+        "semantic_iou": [0.625, None, 0.3],
         "baseline": {
             "run": "runs/base",
+            "step": 30,
+            "miou": 0.45,
             "iou": [0.5, None, 0.4],
-            "ours": [0.625, None, 0.3],
+            "differences": [],
             "foreground_called_background": {"baseline": 0.3, "ours": 0.2, "latent": 0.1},
+            "background_called_foreground": {"baseline": 0.3, "ours": 0.2, "latent": 0.1},
         },
     }
     (folder / "analysis").mkdir()
-    (folder / "analysis" / "analysis.json").write_text(json.dumps(tree | more))
+    (folder / "analysis" / "analysis.json").write_text(json.dumps(tree))
     (folder / "analysis" / "latent_given_class.png").write_bytes(ONE_PIXEL)
 
 
@@ -89,13 +101,12 @@ def test_a_sweep_of_table_3(make_sweep: Make, tmp_path: Path) -> None:
     assert "71.3" in words
     assert "3 of 4 cells done." in words
     assert "proposed, seed 1: not begun" in words
-    assert "One seed" not in words
+    assert "one seed" not in words
     assert "l0: ground + sky" in words
-    assert "with a latent class of their own: thing" in words
+    assert "with a latent class of their own: l1: thing" in words
     assert "Idle latent classes: l1." in words
-    assert "The latent class tells 25.0 % of the semantic class" in words
-    assert "The latent task is the easier one." in words
-    assert "Over several latent classes, of which one counts there: thing." in words
+    assert "ahead in groups (70.0 to 60.0 % mIoU)" in words
+    assert "I(C;L) in nats - 0.300 0.350" in re.sub(r"\s+", " ", words)
     assert "baseline 30.0 %, semantic branch 20.0 %, latent branch 10.0 %" in words
     assert "+12.5" in words
     assert "Pictures are missing" in words, "there is no checkpoint"
@@ -113,6 +124,39 @@ def test_the_same_run_is_analysed_once_on_the_page(make_sweep: Make, tmp_path: P
     assert "The same run as in a." in page
 
 
+def test_an_analysis_of_an_earlier_step_is_left_out(make_run: Make, make_sweep: Make, tmp_path: Path) -> None:
+    run = make_run("ours", method={"name": "latent"})
+    write_analysis(run, effective={"0.1": 7777, "0.9": 8888})
+    assert "7777" in report([run], tmp_path)
+    root = make_sweep({"proposed": {20: [0.44]}}, column_key="method.num_latent", methods={"proposed": "latent"})
+    write_analysis(root / "0-0-0", effective={"0.1": 7777, "0.9": 8888})
+    for folder in (run, root / "0-0-0"):  # trained further since
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "index.json").write_text('{"steps": [{"step": 30}, {"step": 60}], "best": null}')
+        words = Parsed(report([run if folder == run else root], tmp_path)).words
+        assert "7777" not in words
+        assert "the analysis is of step 30, the run's last checkpoint of step 60" in words
+        assert f"latentseg analyse {folder} --split val --baseline runs/base" in words
+
+
+def test_a_score_of_an_earlier_step_says_so(make_run: Make, tmp_path: Path) -> None:
+    run = make_run("ours", 0.5)
+    assert "step 30" not in Parsed(report([run], tmp_path)).words
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "index.json").write_text('{"steps": [{"step": 60}], "best": null}')
+    assert "50.00step 30" in Parsed(report([run], tmp_path)).words
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"split": "val", "step": 30}'])
+def test_an_analysis_that_cannot_be_read_is_named(make_run: Make, tmp_path: Path, content: str) -> None:
+    run = make_run("ours", method={"name": "latent"})
+    write_analysis(run)
+    (run / "analysis" / "analysis.json").write_text(content)
+    words = Parsed(report([run], tmp_path)).words
+    assert "analysis.json is damaged or of another version" in words
+    assert f"make it anew: latentseg analyse {run}" in words
+
+
 def test_table_4_counts_effective_latent_classes(make_sweep: Make, tmp_path: Path) -> None:
     scores = {"proposed": {2: [0.4], 20: [0.5]}}
     root = make_sweep(scores, table=4, column_key="method.num_latent", methods={"proposed": "latent"})
@@ -121,7 +165,7 @@ def test_table_4_counts_effective_latent_classes(make_sweep: Make, tmp_path: Pat
     assert "7777" in words
     assert "8888" in words
     assert "proposed, method.num_latent 20, seed 0\nMissing: " in words, "its analysis cannot be made"
-    assert "One seed: no spread can be given" in words
+    assert "All cells have one seed: no spread can be given" in words
     assert "±" not in words
 
 
@@ -181,7 +225,8 @@ def test_names_are_escaped(make_sweep: Make, tmp_path: Path) -> None:
     tree |= {"name": HOSTILE, "summary": HOSTILE, "base": HOSTILE, "options": {HOSTILE: HOSTILE}}
     (root / "sweeps" / "sweep.json").write_text(json.dumps(tree))
     (root / "0-0-0" / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE}))
-    write_analysis(root / "0-0-0", groups=[{"classes": [HOSTILE, "b"], "text": HOSTILE}], classes=[HOSTILE, "b", "c"])
+    group = {"latent": 0, "classes": [HOSTILE, "b"], "shares": [1, 1], "text": HOSTILE}
+    write_analysis(root / "0-0-0", groups=[group], classes=[HOSTILE, "b", "c"])
     (root / "0-0-0" / "metrics.jsonl").write_text("".join(json.dumps({"step": s, HOSTILE: 1.0}) + "\n" for s in (1, 2)))
     hostile = tmp_path / '"><script>.d'
     hostile.mkdir()
@@ -280,10 +325,3 @@ def test_a_run_that_was_never_evaluated_shows_its_last_validation(tmp_path: Path
     assert record.scores["val"]["miou"] == 0.5
     (run / "evaluation-val-last.json").write_text(json.dumps({"split": "val", "step": 4, "scores": {"miou": 0.75}}))
     assert read_run(run).scores["val"]["miou"] == 0.75
-
-
-@pytest.mark.parametrize("name", get_args(MethodName))
-def test_the_page_knows_which_methods_have_a_latent_branch(name: str) -> None:
-    config = Config.model_validate({"method": {"name": name, "groups": "identity"}})
-    record = Record(Path("run"), name, options={"method.name": name})
-    assert has_latent_branch(record) == (METHODS[config.method.name].second_channels(config.method, 5) > 0)

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from latentseg.progress import duration
+from latentseg.console import duration
 from latentseg.report.collect import SweepRecord, read_inputs
-from latentseg.report.facts import cost_table, difference_table, unfinished
 from latentseg.report.page import write_report
-from latentseg.report.tables import Table, line_table, paper_form
+from latentseg.report.tables import Table, cost_table, difference_table, line_table, paper_form, unfinished
 
 Make = Callable[..., Path]
 

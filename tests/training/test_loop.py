@@ -28,10 +28,10 @@ from tiny import (
 from torch.optim import SGD
 
 from latentseg.errors import UserError
-from latentseg.locks import hold
 from latentseg.losses import consistency
 from latentseg.methods.table import METHODS
-from latentseg.runs import LOCK, Run, open_run
+from latentseg.runs.folder import LOCK, Run, open_run
+from latentseg.runs.locks import hold
 from latentseg.training import loop, trainer
 from latentseg.training.loop import train
 from latentseg.training.trainer import training_step

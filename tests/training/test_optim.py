@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from latentseg.checkpoints import load_optimizer, optimizer_tensors
 from latentseg.config import ModelConfig, OptimConfig
 from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.runs.checkpoints import load_optimizer, optimizer_tensors
 from latentseg.training.optim import RepeatedSGD, decay, segmenter_optimizer
 
 

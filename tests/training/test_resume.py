@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from latentseg.config import Config
 from latentseg.errors import UserError
+from latentseg.inference.evaluate import score_items
+from latentseg.metrics import Scores
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config
-from latentseg.runs import open_run, read_metrics, recorded_precision
+from latentseg.runs.folder import open_run, read_metrics, recorded_precision
 from latentseg.training import loop, trainer
 from latentseg.training.loop import train
 from latentseg.training.trainer import Trainer, training_step
@@ -52,7 +54,11 @@ def test_dropout_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_seconds_of_a_step_are_those_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "score_items", on_call(1, loop.score_items, lambda result: time.sleep(1.5) or result))
+    def slowly(result: Scores) -> Scores:
+        time.sleep(1.5)
+        return result
+
+    monkeypatch.setattr(loop, "score_items", on_call(1, score_items, slowly))
     train(tiny(*SUPERVISED, "steps=4", "validate_every=2", "log_every=1"), tmp_path / "run")
     seconds = [row["seconds"] for row in read_metrics(tmp_path / "run") if "seconds" in row]
     assert len(seconds) == 4

@@ -15,10 +15,10 @@ from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
+from latentseg.engine import make_fabric
 from latentseg.errors import UserError
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term
 from latentseg.methods.latent import Latent
-from latentseg.parallel import make_fabric
 from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay

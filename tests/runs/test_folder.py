@@ -1,0 +1,116 @@
+"""The run folder: what it holds, what may change, and what a cut-off log leaves."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
+from latentseg.errors import UserError
+from latentseg.presets import dump_config, load_config
+from latentseg.runs.folder import (
+    Log,
+    Run,
+    check_run_folder,
+    create_run,
+    finite_or_none,
+    free_path,
+    open_run,
+    read_metrics,
+)
+
+CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
+
+
+def make(folder: Path, *overrides: str) -> Run:
+    """Create a run folder without training."""
+    options = ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2", *overrides]
+    config = load_config("scenes", options)
+    dataset = open_dataset(config.data)
+    return create_run(folder, config, dataset, draw_split(dataset, config.data, config.seed))
+
+
+def test_a_run_is_printed_in_one_line(tmp_path: Path) -> None:
+    assert str(make(tmp_path / "run")) == f"Run('{tmp_path / 'run'}', latent, 19 classes)"
+
+
+def test_a_run_folder_opens_as_it_was_made(tmp_path: Path) -> None:
+    made = make(tmp_path / "a" / "run")
+    again = open_run(made.folder)
+    assert (again.config, again.classes) == (CONFIG, made.classes)
+    assert again.palette.tolist() == made.palette.tolist()
+    assert len(again.classes) == 19
+    assert (made.folder / "split" / "labeled.txt").read_text().count("\n") == 2
+    assert {"python", "platform", "cores", "threads", "cuda", "packages"} == set(
+        json.loads((made.folder / "environment.json").read_text())
+    )
+
+
+def test_creating_it_again_changes_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    make(tmp_path / "run")
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
+    assert not (tmp_path / "run" / "split-now").exists()
+
+
+def test_another_draw_is_another_run(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(UserError, match="its split differs"):
+        make(tmp_path / "run", "data.split_seed=5")
+
+
+@pytest.mark.parametrize("key", ["device=cpu", "workers=3", "checkpoint_every=7", "log_every=7", "data.check=quick"])
+def test_options_that_may_change_on_the_way(tmp_path: Path, key: str) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(load_config("scenes")))
+    check_run_folder(tmp_path, load_config("scenes", [key]), resume=True)
+
+
+@pytest.mark.parametrize("key", ["steps=3", "seed=1", "threads=1", "precision=bf16-mixed", "method.name=supervised"])
+def test_options_that_may_not(tmp_path: Path, key: str) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(load_config("scenes")))
+    with pytest.raises(UserError, match=rf"another configuration \({key.partition('=')[0]}: "):
+        check_run_folder(tmp_path, load_config("scenes", [key]), resume=True)
+
+
+def test_free_paths(tmp_path: Path) -> None:
+    assert free_path(tmp_path / "a.json") == tmp_path / "a.json"
+    for name in ("a.json", "a-2.json", "b"):
+        (tmp_path / name).write_text("")
+    assert free_path(tmp_path / "a.json") == tmp_path / "a-3.json"
+    assert free_path(tmp_path / "b") == tmp_path / "b-2"
+
+
+def test_the_log_goes_on_after_the_last_checkpoint(tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"ce": step / 2, "val_iou": [0.5, math.nan]})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "c')
+    expected = [{"step": step, "ce": step / 2, "val_iou": [0.5, None]} for step in (1, 2, 3)]
+    assert read_metrics(tmp_path) == expected
+    log = Log(tmp_path, 2)
+    log.write(3, {"ce": 9.0})
+    log.close()
+    assert read_metrics(tmp_path) == [*expected[:2], {"step": 3, "ce": 9.0}]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_no_log_is_an_empty_log(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": math.nan, "b": [1, -math.inf, {"c": math.inf}]}, {"a": None, "b": [1, None, {"c": None}]}),
+        ({"a": 0.5, "b": 3, "c": "NaN", "d": None}, {"a": 0.5, "b": 3, "c": "NaN", "d": None}),
+    ],
+)
+def test_json_knows_no_nan(value: Any, expected: Any) -> None:
+    assert finite_or_none(value) == expected

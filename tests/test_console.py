@@ -1,0 +1,24 @@
+"""Progress without a terminal: lines with the time left."""
+
+import pytest
+from rich.console import Console
+
+from latentseg import console
+
+
+def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(console, "console", Console(stderr=True, soft_wrap=True, force_terminal=False))
+    assert list(console.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
+    with console.track_steps(4, 2) as show:
+        show(3, {"ce": 0.5}, 7.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["reading 1/3", "reading 2/3", "reading 3/3", "step 3/4"]
+    assert "ce 0.5" in lines[-1]
+    assert "7.0 images/s" in lines[-1]
+    assert all("s left" in line for line in lines)
+
+
+def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(console.track([1, 2], "reading")) == [1, 2]
+    assert capsys.readouterr().err == ""
