@@ -1,5 +1,6 @@
-"""Tiny data sets, made for each test."""
+"""Tiny data sets, made for each test; and how tests share the cores."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,13 @@ import pytest
 from PIL import Image
 
 NAMES = ["ground", "thing", "sky"]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported, here and in processes that tests start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end none is left that one process would still be at alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

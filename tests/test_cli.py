@@ -101,6 +101,7 @@ def test_data_scenes_then_the_preset_of_that_name(tmp_path: Path, monkeypatch: p
     assert "run folder: run" in run("train", "scenes", *SHORT, *SCENES, *SMALL, "steps=1", "--run", "run")
 
 
+@pytest.mark.slow
 def test_round_trip_by_process(tmp_path: Path) -> None:
     """A data set of files, trained, taken up again, scored and predicted."""
     run("data", "scenes", "--out", str(tmp_path / "set"), *SCENES, *SMALL)
@@ -177,6 +178,7 @@ def test_wrong_usage_has_status_2_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main_with(monkeypatch, "predict", "run", "a.png") == 2  # --out is missing
 
 
+@pytest.mark.slow
 def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "latentseg", "train", "scenes", *SCENES, *SMALL, *SHORT]

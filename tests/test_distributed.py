@@ -79,6 +79,7 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].numel())
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(
     alone: dict[str, Tensor], pair: Callable[[str, int], dict[str, Tensor]]
 ) -> None:
@@ -90,6 +91,7 @@ def test_two_processes_do_what_one_does(
     assert largest_difference(pair("right", 0), pair("right", 1)) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_sum_is_seen(
     fault: str, alone: dict[str, Tensor], pair: Callable[[str, int], dict[str, Tensor]]
@@ -132,6 +134,7 @@ def two_machines() -> Iterator[tuple[str, str]]:
             ip("netns", "del", name)
 
 
+@pytest.mark.slow
 def test_two_machines_do_what_one_does(two_machines: tuple[str, str], alone: dict[str, Tensor], tmp_path: Path) -> None:
     """Torchrun on each of two machines that share no network but the cable between them."""
     command = [
@@ -201,6 +204,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert left == [value if value is None else pytest.approx(value, abs=1e-12) for value in right]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("victim", ["first", "second"])
 def test_a_killed_process_ends_all_and_the_run_goes_on(victim: str, undisturbed: Path, tmp_path: Path) -> None:
@@ -215,11 +219,14 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(victim: str, undisturbed:
     entry = open_run(folder).checkpoints.last()
     assert entry is not None
     assert entry.step < STEPS
-    devices = "1" if victim == "first" else "2"
-    finish(latentseg("train", "scenes", *TINY, f"devices={devices}", "--run", str(folder), "--resume"))
+    if victim == "first":
+        train(load_config("scenes", TINY), folder, resume=True)
+    else:
+        finish(latentseg("train", "scenes", *TINY, "devices=2", "--run", str(folder), "--resume"))
     assert_same_run(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_with_the_run_of_one(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +246,7 @@ def test_two_processes_go_on_with_the_run_of_one(
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_image_once(undisturbed: Path) -> None:
     alone = evaluate(undisturbed, "val")
     finish(latentseg("evaluate", str(undisturbed), "devices=2"))
@@ -247,6 +255,7 @@ def test_two_processes_count_every_image_once(undisturbed: Path) -> None:
     assert both["scores"] == finite_or_none(asdict(alone.scores))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_torchrun_starts_again_what_was_killed(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -309,6 +318,7 @@ def test_processes_that_do_not_fit_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_process_ends_the_second_without_a_word(tmp_path: Path) -> None:
     """The folder is refused, once, with status 2 on both."""
     with hold(tmp_path / LOCK, "the run"):

@@ -73,6 +73,7 @@ def test_every_text_file_has_an_encoding() -> None:
     assert [place for place, call in calls if not names_encoding(call)] == []
 
 
+@pytest.mark.slow
 def test_class_names_of_any_script_in_an_ascii_locale(folder_set: Callable[..., Path]) -> None:
     root = folder_set(train=4, val=1, size=(40, 40))
     (root / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")

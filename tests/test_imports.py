@@ -102,8 +102,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys, latentseg, latentseg.cli; assert 'torch' not in sys.modules; latentseg.train"
-    code += "; assert 'torch' in sys.modules"
+    code = "import sys, latentseg, latentseg.cli; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -24,6 +24,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_two_runs_on_the_same_labels_a_table_and_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,9 @@ class Analysis:
     """IoU per class of the semantic branch; NaN for a class in neither truth nor prediction."""
     baseline: Baseline | None
 
+    def __repr__(self) -> str:
+        return f"Analysis({self.run!r}, {self.checkpoint} checkpoint, step {self.step}, {self.split}: see text())"
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Analysis":
         """What `to_dict` gave.

@@ -59,6 +59,10 @@ class Evaluation:
     root: str | None = None
     """Folder of the data set; None for drawn scenes."""
 
+    def __repr__(self) -> str:
+        score, where = f"mIoU {100 * self.scores.miou:.2f} %", f"{self.split}, {self.images} images"
+        return f"Evaluation({self.run!r}, {self.checkpoint} checkpoint, step {self.step}, {where}: {score})"
+
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
         return json.dumps(finite_or_none(asdict(self)), indent=1, allow_nan=False)

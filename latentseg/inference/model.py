@@ -44,6 +44,10 @@ class Prediction:
     latent: NDArray[np.uint8] | None
     """Latent class per pixel, shape (H, W), or None for a model without latent branch."""
 
+    def __repr__(self) -> str:
+        latent = "" if self.latent is None else ", latent classes"
+        return f"Prediction({self.labels.shape[0]}x{self.labels.shape[1]} pixels, {len(self.probs)} classes{latent})"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,6 +58,9 @@ class Model:
     segmenter: Segmenter
     step: int = 0
     """Steps that it was trained for."""
+
+    def __repr__(self) -> str:
+        return f"Model({self.run!r}, step {self.step}, {self.segmenter.num_latent} latent classes, on {self.device})"
 
     @classmethod
     def open(cls, run: str | Path | Run, checkpoint: str = "last", overrides: list[str] | tuple[str, ...] = ()) -> Self:

@@ -56,6 +56,9 @@ class Sweep:
     """What `read_sweep` was given, and its overrides: a worker process reads the same."""
     overrides: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Sweep({self.name!r}, {len(self.cells)} cells in {len(self.rows)} rows)"
+
     def to_json(self) -> str:
         """What the report needs to find and arrange the cells."""
         head = {name: getattr(self, name) for name in ("name", "summary", "table", "splits", "base", "options")}

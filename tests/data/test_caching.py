@@ -225,6 +225,7 @@ def test_the_folder_follows_the_users_cache(tmp_path: Path, monkeypatch: pytest.
     assert cache_root(setting) == Path.home() / ".cache" / "latentseg" / "features"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["supervised", "unimatch", "latent_match"])
 def test_a_cached_run_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
     options = [f"method.name={method}", "method.grid=heads", "checkpoint_every=2", "data.scenes.val=1"]

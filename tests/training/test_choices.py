@@ -50,6 +50,7 @@ def test_the_fastest_that_is_exact_enough_is_named() -> None:
     assert "0.75" in text  # the middle of 1/2, 3/4 and 2/2
 
 
+@pytest.mark.slow
 def test_the_command_shows_what_it_does_and_no_chatter() -> None:
     """In a process of its own: Lightning's log knows the real stderr only."""
     words = ["latentseg", "benchmark", "scenes", *TINY, "--rounds", "1"]
