@@ -102,7 +102,7 @@ def test_a_wrong_sum_is_seen(
 @pytest.mark.parametrize("pieces", [2, 3])
 def test_a_batch_in_pieces_does_what_the_whole_one_does(pieces: int, alone: dict[str, Tensor]) -> None:
     """Gradient accumulation for small GPUs: P_b and all means are still those of the whole batch."""
-    assert largest_difference(alone, steps_alone(f"model.pieces={pieces}")) < 1e-12
+    assert largest_difference(alone, steps_alone(f"model.micro_batches={pieces}")) < 1e-12
 
 
 @pytest.fixture

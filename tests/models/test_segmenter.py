@@ -295,7 +295,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(pieces: int) -> None:
     images = torch.rand(5, 3, 33, 33, dtype=torch.float64)
     gradients, outputs = [], []
     for number in (1, pieces):
-        segmenter = tiny(batchnorm="frozen", pieces=number).double()
+        segmenter = tiny(batchnorm="frozen", micro_batches=number).double()
         output = segmenter(images)
         loss = output.semantic.softmax(1).square().sum() + output.latent.softmax(1).sum(0).square().sum()
         loss.backward()
@@ -309,7 +309,7 @@ def test_pieces_give_the_gradient_of_the_whole_batch(pieces: int) -> None:
 
 def test_pieces_are_computed_again_and_count_once_in_batchnorm() -> None:
     images = torch.rand(4, 3, 33, 33)
-    segmenter, plain = tiny(pieces=2), tiny()
+    segmenter, plain = tiny(micro_batches=2), tiny()
     runs: list[int] = []
     segmenter.encoder.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0])))
     segmenter(images).semantic.sum().backward()
@@ -323,7 +323,7 @@ def test_pieces_are_computed_again_and_count_once_in_batchnorm() -> None:
 
 
 def test_without_gradient_there_are_no_pieces() -> None:
-    segmenter = tiny(pieces=2)
+    segmenter = tiny(micro_batches=2)
     runs: list[int] = []
     segmenter.encoder.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0])))
     with torch.no_grad():
