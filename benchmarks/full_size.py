@@ -1,7 +1,6 @@
 """The presets for GPUs at full size: each starts, takes two steps, is killed, goes on, and is scored.
 
     python benchmarks/full_size.py                       # 2 cores: 50 minutes, 12 GB
-    python benchmarks/full_size.py --cells voc
 
 The data are made in the official layouts (24 training and 2 validation images), the weights are random ones in the
 layouts of resnet101COCO-41f33a49.pth, torchvision's ResNet-101 and timm's DINOv2-S: losses and scores only tell that

@@ -35,8 +35,7 @@ from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.run import run_sweep
 
 HERE = Path(__file__).parent
-POLL = 5.0
-"""Seconds between two looks for cells that have ended."""
+POLL = 5.0  # seconds between two looks for cells that have ended
 FREE = frozenset({
     "data.root", "data.check", "cache_folder", "threads", "device", "devices", "num_nodes", "workers", "compile",
     "checkpoint_every", "log_every", "model.channels_last",

@@ -28,8 +28,7 @@ from latentseg.inference.video import VideoWriter
 NETWORKS = {
     "deeplab_resnet101": ("voc", ["precision=bf16-mixed", "workers=0"], 8, 2),
     "lite0": ("animals", ["precision=32-true", "data.classes=null", "data.class_map=null"], 16, 9),
-}
-"""Preset, options, images and rounds."""
+}  # preset, options, images and rounds
 SMALL, IMAGES, FRAMES = (96, 128), 2000, 1000
 
 
@@ -42,6 +41,7 @@ def trained(name: str, method: str, root: Path, run: Path) -> Model:
     return load(train(load_config(preset, options), run).folder)
 
 
+@full_speed()  # as the verbs
 @torch.inference_mode()
 def bare(model: Model, images: int) -> None:
     """Forward tensors of the same number and size, padded as the encoder wants."""
@@ -52,6 +52,7 @@ def bare(model: Model, images: int) -> None:
             model.segmenter(tensor)
 
 
+@full_speed()
 def score(model: Model, root: Path) -> None:
     """What the verb `evaluate` does with the images of val in a set."""
     dataset = open_dataset(model.run.config.data.model_copy(update={"root": str(root)}))
@@ -64,7 +65,7 @@ def measure_rate(options: argparse.Namespace) -> dict[str, Any]:
     kind, clock = ("processor", time.process_time) if options.threads == 1 else ("wall", time.perf_counter)
     rows: dict[str, Any] = {}
     for name, (_, _, images, rounds) in NETWORKS.items():
-        with tempfile.TemporaryDirectory() as folder, full_speed():
+        with tempfile.TemporaryDirectory() as folder:
             root, number = write_folder(Path(folder) / "set", images), count()
             model = trained(name, "supervised", root, Path(folder) / "run")
             functions: dict[str, Callable[[], object]] = {

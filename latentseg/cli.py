@@ -90,7 +90,7 @@ def benchmark(
     rounds: Annotated[int, typer.Option(help="Timed steps of each choice.", min=1)] = 5,
     compiled: Annotated[bool, typer.Option("--compile", help="Try torch.compile too (minutes).")] = False,
 ) -> None:
-    """Find the number format and the memory order that are fastest on this machine for the steps of a run.
+    """Find the precision and the memory format that are fastest on this machine for the steps of a run.
 
     For example: latentseg benchmark camvid data.root=CamVid
     """

@@ -116,7 +116,7 @@ def test_round_trip_by_process(tmp_path: Path) -> None:
 
     done = start("evaluate", str(folder), "inference.mirror=true", "--split", "test", "--checkpoint", "best")
     assert done.returncode == 0, done.stderr
-    scores = json.loads((folder / "evaluation-test-best.json").read_text())["scores"]
+    scores = json.loads((folder / "evaluation-test-best-inference.mirror=true.json").read_text())["scores"]
     assert f"{100 * scores['miou']:.2f}" in done.stdout
     assert "traffic light" in done.stdout
 

@@ -1,4 +1,4 @@
-"""Which number format, memory order and compiler are fastest here for the steps of a run."""
+"""Which precision, memory format and compiler are fastest here for the steps of a run."""
 
 import itertools
 import math

@@ -37,7 +37,8 @@ TINY = [
 
 
 def config(tmp_path: Path, *options: str) -> Config:
-    return load_config("scenes", [*TINY, "cache=features", f"cache_folder={tmp_path / 'cache'}", *options])
+    given = [*TINY, "cache=features", f"cache_folder={tmp_path / 'cache'}", *options]
+    return load_config("scenes", given, keep_unread=True)
 
 
 def fill(setting: Config, unlabeled: bool = True) -> tuple[FeatureStore, Segmenter]:
