@@ -88,7 +88,7 @@ def sweeps_accept(source: str, overrides: list[str]) -> bool:
 def command_exists(line: str) -> bool:
     words = shlex.split(line, comments=True)
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return all(word in targets for word in words[1:] if "=" not in word)
     if words[1] not in verbs():
         return False
