@@ -185,6 +185,7 @@ def test_predictions_do_not_depend_on_the_batch(run: Path, tmp_path: Path, batch
             assert np.mean(written == getattr(model.predict(path), kind)) > 0.995
 
 
+@pytest.mark.slow
 def test_control_c_leaves_whole_pictures(run: Path, tmp_path: Path) -> None:
     for i in range(400):
         write(tmp_path / "in" / f"{i:03}.png", photo(64, 96, seed=i % 5))

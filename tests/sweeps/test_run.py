@@ -205,6 +205,7 @@ def test_time_left_counts_a_cell_by_what_its_kind_took(
 # commands for a scheduler
 
 
+@pytest.mark.slow
 def test_the_printed_commands_finish_the_sweep(tiny: Callable[..., Sweep], tmp_path: Path) -> None:
     """They leave the folders that the sweep makes itself, bit for bit, and nothing for it to do."""
     options = ["steps=1", "rows=[+ latent classes]", "splits=[val]"]
@@ -299,6 +300,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_another_one_goes_on(
     tiny: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
