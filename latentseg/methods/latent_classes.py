@@ -96,8 +96,8 @@ class LatentClasses(nn.Module):
     def regroup(self) -> None:
         """Merge classes anew, the best pair of groups first, while it loses less than LIMIT of the doubt it removes.
 
-        Doubt removed: entropy within a 2 x 2 table of the confusions, teacher's class by student's. Lost: nats per pixel
-        to tell the two apart in a labelled image that is known. Both add up over the pairs of two groups.
+        Doubt removed: entropy within a 2 x 2 table of confusions, teacher's class by student's. Lost: nats per pixel to
+        tell the two apart in a labelled image that is known. Both add up over the pairs of two groups.
         """
         joint = self.confusion.cpu().double()
         joint = (joint + joint.T) / (2 * joint.sum()).clamp(min=1e-9)
@@ -119,7 +119,8 @@ class LatentClasses(nn.Module):
     def balance(self, power: float) -> Tensor:
         """Weights of the classes, shape (C,): share of the latent class to the power of -`power`, 1 on average."""
         weights = (self._within() @ self.shares).clamp(min=1e-3) ** -power
-        return weights / (weights * self.shares).sum().clamp(min=1e-9)
+        balanced: Tensor = weights / (weights * self.shares).sum().clamp(min=1e-9)
+        return balanced
 
     @torch.no_grad()
     def pool(self, probs: Tensor, valid: Tensor, power: float) -> Tensor:
@@ -157,7 +158,10 @@ class LatentClasses(nn.Module):
 def pair_entropy(one: Tensor, other: Tensor) -> Tensor:
     """Nats to tell two amounts apart: their sum times the entropy of their ratio; of any shapes that broadcast."""
     both = one + other
-    return torch.special.xlogy(both, both) - torch.special.xlogy(one, one) - torch.special.xlogy(other, other)
+    entropy: Tensor = (
+        torch.special.xlogy(both, both) - torch.special.xlogy(one, one) - torch.special.xlogy(other, other)
+    )
+    return entropy
 
 
 def _move(average: Tensor, total: Tensor, count: Tensor, rate: float) -> None:
