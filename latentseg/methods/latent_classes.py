@@ -168,4 +168,4 @@ def _move(average: Tensor, total: Tensor, count: Tensor, rate: float) -> None:
     """Move a moving average, in place, to a sum over a count, both over all processes; it stays if none counts."""
     summed = all_reduce_sum(torch.cat([total.flatten(), count.to(total).view(1)]))
     mean = summed[:-1].view_as(average) / summed[-1].clamp(min=1)
-    average.lerp_(mean.to(average), (rate * (summed[-1] > 0)).to(average))
+    average.lerp_(mean.to(average), rate * (summed[-1] > 0).to(average))
