@@ -29,7 +29,7 @@ SHARES = [0.4, 0.3, 0.2, 0.1]
 
 def filled(membership: list[list[float]] | None = None, shares: list[float] = SHARES) -> LatentClasses:
     latent = LatentClasses(len(shares)).double()
-    latent.shares.copy_(torch.tensor(shares))
+    latent.shares.copy_(torch.tensor(shares, dtype=torch.float64))
     if membership is not None:
         latent.membership.copy_(torch.tensor(membership))
     return latent
