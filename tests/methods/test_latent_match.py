@@ -35,7 +35,7 @@ def filled(membership: list[list[float]] | None = None, shares: list[float] = SH
     return latent
 
 
-PAIRED = [[1.0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
+PAIRED: list[list[float]] = [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
 """Classes 0 and 2 share a latent class."""
 
 
@@ -72,7 +72,7 @@ def test_two_classes_merge_if_little_is_lost_for_the_doubt_removed(lost: float, 
     """Doubt of the pair: twice told_apart(0.2, 0.1) = 0.3819. Lost: together, and 0.02 x 0.6 log 2 = 0.0083."""
     assert 2 * told_apart(0.2, 0.1) == pytest.approx(0.3819, abs=1e-4)
     confusion = [[0.2, 0.15, 0.0], [0.05, 0.2, 0.0], [0.0, 0.0, 0.4]]  # both ways: 0.1 on average
-    together = [[0, lost, 0], [lost, 0, 0], [0, 0, 0]]
+    together: list[list[float]] = [[0, lost, 0], [lost, 0, 0], [0, 0, 0]]
     assert (lost + 0.02 * 0.6 * log(2)) / 0.3819 == pytest.approx(0.3, abs=0.008)
     assert found(confusion, together, [0.3, 0.3, 0.4]) == groups
     doubled = [[2 * value for value in row] for row in confusion]  # a joint is its shares
@@ -84,7 +84,7 @@ def test_what_two_groups_lose_adds_up_over_their_pairs(lost: float, groups: list
     """0 and 1 merge first, at 0; then 2 costs 0.01 + lost for 0.1454 nats, though 0 and 2 alone had 0.069."""
     assert told_apart(0.2, 0.02) + told_apart(0.02, 0.36) == pytest.approx(0.1454, abs=1e-4)
     confusion = [[0.2, 0.1, 0.02], [0.1, 0.2, 0.0], [0.02, 0.0, 0.36]]
-    together = [[0, 0, 0.01], [0, 0, lost], [0.01, lost, 0]]
+    together: list[list[float]] = [[0, 0, 0.01], [0, 0, lost], [0.01, lost, 0]]
     assert found(confusion, together, [0.0, 0.0, 0.0]) == groups
 
 
@@ -95,6 +95,7 @@ def test_nothing_seen_merges_nothing() -> None:
 
 def test_the_classes_are_looked_at_every_hundred_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
+    step = 0
     monkeypatch.setattr(LatentClasses, "regroup", lambda _self: looks.append(step))
     for step in (0, 98, 99, 100, 198, 199):
         run(taught()[0], nets_of("latent_match"), step=step, data=data_of())
