@@ -198,7 +198,11 @@ def symmetric_divergence(
 
 
 def squared_difference(
-    probs: Tensor, target_probs: Tensor, valid: Tensor | None = None, count: Tensor | None = None
+    probs: Tensor,
+    target_probs: Tensor,
+    valid: Tensor | None = None,
+    count: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Squared difference of class probabilities, summed over the classes, as a mean over pixels.
 
@@ -209,9 +213,13 @@ def squared_difference(
         target_probs: Of the teacher, of the same shape.
         valid: Pixels that count, shape (N, H, W), bool; all if None.
         count: What the sum is divided by; the number of valid pixels if None.
+        weights: Of the classes, shape (C,): a pixel counts as its target's classes do, on average; 1 each if None.
     """
-    difference = _at_least_float32(probs) - _at_least_float32(target_probs).detach()
-    return _mean(difference.square().sum(1), valid, count)
+    target = _at_least_float32(target_probs).detach()
+    values = (_at_least_float32(probs) - target).square().sum(1)
+    if weights is not None:
+        values = values * (target * weights.to(target)[:, None, None]).sum(1)
+    return _mean(values, valid, count)
 
 
 def real_or_fake(logits: Tensor, real: bool, valid: Tensor | None = None, count: Tensor | None = None) -> Tensor:

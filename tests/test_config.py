@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from latentseg.config import Config
+from latentseg.config import REMOVED, Config
 from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
 from latentseg.data.images import VOC_CLASSES
 from latentseg.errors import UserError
 from latentseg.methods.given_classes import group_ids
-from latentseg.methods.table import METHODS
+from latentseg.methods.table import METHODS, readers
 from latentseg.presets import (
     check_config,
     describe_options,
@@ -108,6 +108,9 @@ MATCH: dict[str, Any] = {
     "method.name": "latent_match",
     "method.threshold": 0.95,
     "method.teacher_decay": 0.996,
+    "method.pool_power": 3,
+    "method.balance": 1,
+    "method.consistency_start": 0.15,
     "optim.power": 0.9,
     "inference.miou_over": "all",
 }
@@ -205,8 +208,8 @@ def test_laptop_match_presets_are_the_row_that_was_measured(name: str) -> None:
     sweep = read_sweep(
         Path(__file__).parents[1] / f"benchmarks/match_{name}_long.yaml", ["rows=[latent_match]", "grid.seed=[0]"]
     )
-    lines = differences(sweep.cells[0].config, load_config(f"{name}_match"))
-    assert {line.split(":")[0] for line in lines} == {"data.check", "discriminator.downscale", "discriminator.width"}
+    keys = {line.split(":")[0] for line in differences(sweep.cells[0].config, load_config(f"{name}_match"))}
+    assert {key for key in keys if not readers(key) or "latent_match" in readers(key)} == {"data.check"}
 
 
 def test_animals_maps_its_classes() -> None:
@@ -361,6 +364,23 @@ def test_missing_sources(tmp_path: Path) -> None:
         preset_text("mine")
 
 
+@pytest.mark.parametrize("option", REMOVED)
+def test_options_of_the_earlier_latent_match_are_dropped_or_refused(tmp_path: Path, option: str) -> None:
+    """A run folder holds every option of its day, whatever its method was."""
+    message = rf"method\.{option} belonged to the latent_match of version 0\.1 before \(commit 0dad059\).* train anew"
+    path = tmp_path / "config.yaml"
+    for name in ("supervised", "latent", "unimatch"):
+        path.write_text(f"method: {{name: {name}, {option}: 1, lambda_cons: 0.5}}")
+        assert load_config(path, of_run=True) == Config.model_validate({"method": {"name": name, "lambda_cons": 0.5}})
+    path.write_text(f"method: {{name: latent_match, {option}: 1, lambda_match: 0.5}}")
+    for of_run in (True, False):
+        with pytest.raises(UserError, match=message) as error:
+            load_config(path, of_run=of_run)
+        assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(UserError, match=message):
+        load_config("camvid_match", [f"method.{option}=1"])
+
+
 def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("")
     assert load_config(tmp_path / "mine.yaml") == Config()
@@ -418,9 +438,8 @@ def test_the_heads_grid_is_refused_with_a_discriminator() -> None:
     off = ["method.lambda_lbl_adv=0", "method.lambda_ulbl_adv=0"]
     assert load_config("voc", ["method.grid=heads", *off]).method.grid == "heads"
     assert load_config("voc", ["method.grid=heads", "method.name=fixmatch"]).method.grid == "heads"  # it has none
-    for name in ("latent", "latent_match"):
-        with pytest.raises(UserError, match=r"method\.grid=heads is too coarse for the discriminator: take .*=pixels"):
-            load_config("voc", ["method.grid=heads", f"method.name={name}"])
+    with pytest.raises(UserError, match=r"method\.grid=heads is too coarse for the discriminator: take .*=pixels"):
+        load_config("voc", ["method.grid=heads", "method.name=latent"])
 
 
 def test_a_crop_too_small_for_the_discriminator_is_refused_before_anything_starts() -> None:

@@ -27,7 +27,7 @@ FAILS = [
 NONSENSE = [
     "augment.crop=[1,1]", "data.resize=1e-9", "augment.scale=[1e-9,1e-9]", "augment.scale_step=5",
     "augment.scale_step=0.4", "optim.momentum=1.0", "optim.betas=[1.0,0.99]", "inference.scales=[1e-9]",
-    "inference.pad_to=[1,1]", "method.sharpen=1e-30", "method.groups={all: [road]}", "data.classes=[road]",
+    "inference.pad_to=[1,1]", "method.balance=1.5", "method.groups={all: [road]}", "data.classes=[road]",
     "data.ignored_values=[true]",
 ]  # fmt: skip
 USED = [

@@ -1,12 +1,12 @@
 """The weak-to-strong methods in plain loops over pixels, with CutMix box by box: what the tests compare with."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import log
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from toy import SIZE, C, L, batch, built, networks, tensors
 
 from latentseg.config import StrongConfig
@@ -20,19 +20,18 @@ N = 3  # unlabelled images: with two, the image before is the one behind
 SEED = 13
 CUTMIX, DROPPED = 0.6, 0.4  # by this seed some images get a box and some do not
 TAU = 0.45  # many of the toy's unlabelled pixels are above, many below
-ALPHA = 0.25
 Place = tuple[int, int, int]
 OTHERS = {"mean_teacher": ["teacher"], "fixmatch": [], "unimatch": [], "cps": ["peer"], "latent_match": ["teacher"]}
 Options = Mapping[str, object]
 EMPTY: Options = MappingProxyType({})
 HEADS: Options = {"grid": "heads"}
-CONTROL: Options = {"latent_target": "semantic", "latent_on": "all", "sharpen": 0.5, "weigh_entropy": True}
+POWERS: Options = {"pool_power": 1.5, "balance": 0.5}
 
 
 def build(name: str, options: Options = EMPTY, start: int = 0) -> Method:
     given = {"name": name, "num_latent": L, "threshold": TAU, "teacher_decay": 0.4, **options}
     strong = StrongConfig(cutmix=CUTMIX, feature_dropout=DROPPED)
-    return built(given, ALPHA, start, strong)
+    return built(given, start=start, strong=strong)
 
 
 def nets_of(name: str, adversarial: bool = False) -> Networks:
@@ -54,6 +53,12 @@ def data_of(kind: str = "images") -> Batch:
     if kind == "images":
         return data
     return replace(data, unlabeled=Features([tensors(data.unlabeled)], (SIZE, SIZE)), strong=())
+
+
+def expected_teacher(nets: Networks, decay: float) -> None:
+    """Move the copy's teacher by hand."""
+    for mine, theirs in zip(nets["teacher"].parameters(), nets["segmenter"].parameters(), strict=True):
+        mine.data = decay * mine.data + (1 - decay) * theirs.data
 
 
 # The twins. Networks speak for themselves (1x1 convolutions); mixing, labelling and losses are loops over pixels.
@@ -162,11 +167,13 @@ def half(random: torch.Generator) -> CutMix:
     return CutMix(N, 1.0, random, (0.5, 0.5), (0.5, 2.0))
 
 
-def imitated(student: Tensor, teacher: Tensor, valid: Tensor) -> float:
+def imitated(student: Tensor, teacher: Tensor, valid: Tensor, weights: list[float] | None = None) -> float:
     sure, unsure = sorted_out(teacher, valid, TAU)
     mine, theirs, total = student.movedim(1, -1).tolist(), teacher.movedim(1, -1).tolist(), 0.0
     for n, y, x in valid.nonzero().tolist():
-        total += sum((p - q) ** 2 for p, q in zip(mine[n][y][x], theirs[n][y][x], strict=True))
+        pairs = list(zip(mine[n][y][x], theirs[n][y][x], strict=True))
+        weight = sum(w * q for w, (_, q) in zip(weights or [1.0] * C, pairs, strict=True))
+        total += weight * sum((p - q) ** 2 for p, q in pairs)
     return len(sure) / (len(sure) + len(unsure)) * total / int(valid.sum())
 
 
@@ -177,60 +184,87 @@ def twin_mean_teacher(twin: Twin) -> dict[str, float]:
     return {"match": imitated(learns, says.semantic, valid)}
 
 
-def matrix_after(nets: Networks, data: Batch, before: Tensor) -> tuple[float, Tensor]:
-    """H(C | L) of the labelled images, and M."""
-    maps, joint = nets["segmenter"](data.images).latent.softmax(1), torch.zeros(C, L, dtype=torch.float64)
-    known = (data.targets != 255).nonzero().tolist()
-    for n, y, x in known:
-        joint[data.targets[n, y, x]] += maps[n, :, y, x]
-    p = (joint / len(known)).tolist()
-    sums = [sum(p[c][k] for c in range(C)) for k in range(L)]
-    doubt = -sum(p[c][k] * log(p[c][k] / sums[k]) for c in range(C) for k in range(L))
-    return doubt, (1 - ALPHA) * before + ALPHA * joint
+@dataclass
+class LatentState:
+    """What latent_match remembers."""
+
+    groups: list[int]
+    """Latent class of each class."""
+    together: list[list[float]] = field(default_factory=lambda: [[0.0] * C for _ in range(C)])
+    confusion: list[list[float]] = field(default_factory=lambda: [[0.0] * C for _ in range(C)])
+    labeled_shares: list[float] = field(default_factory=lambda: [0.0] * C)
+    shares: list[float] = field(default_factory=lambda: [0.0] * C)
+
+    def group(self, values: list[float], c: int) -> float:
+        """Sum of values over the latent class of c."""
+        return sum(value for value, group in zip(values, self.groups, strict=True) if group == self.groups[c])
+
+    def weights(self, power: float) -> list[float]:
+        weights = [max(1e-3, self.group(self.shares, c)) ** -power for c in range(C)]
+        mean = sum(w * s for w, s in zip(weights, self.shares, strict=True))
+        return [w / mean for w in weights]
 
 
-def twin_latent_match(twin: Twin, matrix: Tensor, options: Options) -> dict[str, float]:
+def moved(old: float, new: float, rate: float) -> float:
+    return (1 - rate) * old + rate * new
+
+
+def told_apart(a: float, b: float) -> float:
+    """Entropy of the pair, in nats, times a + b."""
+    return -sum(value * log(value / (a + b)) for value in (a, b) if value > 0)
+
+
+def see_labeled(state: LatentState, targets: Tensor, step: int) -> None:
+    images, rate = [], max(0.002, 1 / (step + 1))
+    for target in targets.flatten(1).tolist():
+        known = [c for c in target if c != 255]
+        if known:
+            images.append([known.count(c) / len(known) for c in range(C)])
+    for a in range(C):
+        mean = sum(shares[a] for shares in images) / len(images)
+        state.labeled_shares[a] = moved(state.labeled_shares[a], mean, rate)
+        for b in range(C):
+            nats = sum(told_apart(shares[a], shares[b]) for shares in images) / len(images)
+            state.together[a][b] = moved(state.together[a][b], nats, rate)
+
+
+def pooled_map(state: LatentState, probs: Tensor, valid: Tensor, power: float) -> Tensor:
+    """Five rounds of expectation maximisation for each image."""
+    usual = [max(1e-4, share) for share in state.shares]
+    usual = [share / sum(usual) for share in usual]
+    rows = probs.movedim(1, -1).tolist()
+    result = probs.movedim(1, -1).clone()
+    for n in range(len(rows)):
+        places, shown = [(y, x) for y in range(len(rows[n])) for x in range(len(rows[n][0]))], valid[n].tolist()
+        maps = {(y, x): rows[n][y][x] for y, x in places}
+        for _ in range(5):
+            voters = [maps[y, x] for y, x in places if shown[y][x]]
+            here = [sum(p[c] for p in voters) / len(voters) + 0.03 * usual[c] for c in range(C)]
+            ratio = [(here[c] / state.group(here, c) / (usual[c] / state.group(usual, c))) ** power for c in range(C)]
+            for y, x in places:
+                raised = [p * r for p, r in zip(rows[n][y][x], ratio, strict=True)]
+                maps[y, x] = [raised[c] / state.group(raised, c) * state.group(rows[n][y][x], c) for c in range(C)]
+        for y, x in places:
+            result[n, y, x] = torch.tensor(maps[y, x], dtype=probs.dtype)
+    return result.movedim(-1, 1)
+
+
+def twin_latent_match(twin: Twin, state: LatentState, options: Options, step: int, start: int = 0) -> dict[str, float]:
+    power, balance = float(str(options.get("pool_power", 3.0))), float(str(options.get("balance", 1.0)))
     [view] = twin.views(1)
-    labels = options.get("match_loss") == "labels"
-    cutmix = CutMix(N, CUTMIX, twin.random) if labels else half(twin.random)
+    cutmix, weak = half(twin.random), twin.says("teacher", twin.weak).semantic
     learns, says, valid = twin.lesson(cutmix, view, ("segmenter", "teacher"))
-    matched = match(learns, says.semantic, valid, TAU) if labels else imitated(learns, says.semantic, valid)
-    control, power = options.get("latent_target") == "semantic", 1 / float(str(options.get("sharpen", 1.0)))
-    assert says.latent is not None
-    teaching = (says.semantic if control else says.latent).movedim(1, -1).tolist()
-    mine, total = learns.movedim(1, -1).tolist(), 0.0
-    chance = (matrix / matrix.sum(1, keepdim=True)).tolist()
-    _, where = sorted_out(says.semantic, valid, TAU)
-    if options.get("latent_on") == "all":
-        where = [(n, y, x) for n, y, x in valid.nonzero().tolist()]
-    for n, y, x in where:
-        sharp = [p**power for p in teaching[n][y][x]]
-        target = [p / sum(sharp) for p in sharp]
-        weight = 1 + sum(p * log(p) for p in target) / log(len(target)) if options.get("weigh_entropy") else 1.0
-        said = mine[n][y][x]
-        mapped = said if control else [sum(chance[c][k] * said[c] for c in range(C)) for k in range(L)]
-        total -= weight * sum(t * log(p) for t, p in zip(target, mapped, strict=True))
-    return {"match": matched, "cons": total / int(valid.sum())}
-
-
-def verdicts(judge: nn.Module, maps: list[tuple[Tensor, Tensor]], truth: Tensor) -> dict[str, float]:
-    """Eqs. 5 and 12 for the labelled map and the student's on the strong view, each with its valid pixels."""
-    one_hot = torch.zeros_like(maps[0][0])
-    for n, y, x in (truth != 255).nonzero().tolist():
-        one_hot[n, truth[n, y, x], y, x] = 1
-
-    def chances(probs: Tensor, valid: Tensor) -> list[float]:
-        chance = judge(probs).sigmoid()[:, 0].tolist()
-        return [chance[n][y][x] for n, y, x in valid.nonzero().tolist()]
-
-    def mean(values: list[float]) -> float:
-        return -sum(log(value) for value in values) / len(values)
-
-    labeled_ones, strong = (chances(*each) for each in maps)
-    fake = mean([1 - chance for chance in labeled_ones + strong])
-    return {
-        "adv": mean(labeled_ones),
-        "adv_u": mean(strong),
-        "real": mean(chances(one_hot, truth != 255)),
-        "fake": fake,
-    }
+    see_labeled(state, twin.data.targets, step)
+    rows, places = weak.movedim(1, -1).tolist(), twin.valid.nonzero().tolist()
+    for c in range(C):
+        mean = sum(rows[n][y][x][c] for n, y, x in places) / len(places)
+        state.shares[c] = moved(state.shares[c], mean, max(0.005, 1 / (step + 1)))
+    map_ = pooled_map(state, weak, twin.valid, power) if step >= start else weak
+    theirs, mine = (maps.movedim(1, -1).tolist() for maps in (says.semantic, learns))
+    places = valid.nonzero().tolist()
+    for a in range(C):
+        for b in range(C):
+            mean = sum(theirs[n][y][x][a] * mine[n][y][x][b] for n, y, x in places) / len(places)
+            state.confusion[a][b] = moved(state.confusion[a][b], mean, 0.01)
+    pooled = pasted(map_, cutmix.boxes(*twin.valid.shape[1:]))
+    return {"match": imitated(learns, pooled, valid, state.weights(balance))}

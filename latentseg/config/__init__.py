@@ -116,6 +116,8 @@ class Config(Section):
 
 RENAMED = {"model.pieces": "model.micro_batches"}
 """Options of earlier versions and their names now: refused in new configurations, read in old run folders."""
+REMOVED = ("match_loss", "latent_on", "latent_target", "sharpen", "weigh_entropy")
+"""Options of `method` that belonged to the latent_match up to commit 0dad059; dropped from run folders of others."""
 
 
 def marked(mark: Mark, section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -130,6 +132,7 @@ def marked(mark: Mark, section: type[BaseModel] = Config, prefix: str = "") -> l
 
 
 __all__ = [
+    "REMOVED",
     "RENAMED",
     "SMALLEST_MAP",
     "AugmentConfig",

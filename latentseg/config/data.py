@@ -134,7 +134,7 @@ class StrongConfig(Section):
     blur: Share = 0.5
     """Probability of a Gaussian blur with a deviation of 0.1 to 2 pixels."""
     cutmix: Share = 0.5
-    """Probability of CutMix, a box of another image (fixmatch, unimatch, match_loss=labels; 1 in the other methods)."""
+    """Probability of CutMix, a box of another image (fixmatch, unimatch; the others always mix)."""
     feature_dropout: BelowOne = 0.5
     """cache=features: share of the channels that are dropped in a strong view, whose image cannot be changed there."""
     feature_noise: Weight = 0.0

@@ -71,7 +71,7 @@ class MethodConfig(Section):
     lambda_latent: Weight = 1.0
     """Weight of what the latent branch learns on labelled images (latent: Eq. 1)."""
     lambda_cons: Weight = 0.1
-    """Weight of the consistency on unlabelled images (Eq. 10, in latent_match where unsure; symmetric: its KL term)."""
+    """Weight of the consistency on unlabelled images (Eq. 10; symmetric: its KL term)."""
     lambda_self: Weight = 0.1
     """Weight of the self-training on unlabelled images."""
     trust: Share = 0.2
@@ -81,7 +81,7 @@ class MethodConfig(Section):
     lambda_ulbl_adv: Weight = 0.001
     """Weight of the adversarial term on unlabelled images, Eq. 5."""
     consistency_start: Share = 0.25
-    """Share of the steps after which consistency or self-training joins in (the paper: 5,000 of 20,000 steps)."""
+    """Share of the steps after which consistency, self-training or pooling joins in (the paper: 5,000 of 20,000)."""
     consistency_gradient: Literal["semantic", "latent", "both"] = "semantic"
     """The branch that learns from the consistency (docs/paper.md on the paper's words)."""
     ema_alpha: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["dataset", "labeled"] = "dataset"
@@ -92,16 +92,10 @@ class MethodConfig(Section):
     """Predictions at least this confident are pseudo-labels; their share weighs an imitation. cps: not used."""
     teacher_decay: BelowOne = 0.99
     """The teacher keeps this much of itself per step; 0: it is the student itself."""
-    match_loss: Literal["squared", "labels"] = "squared"
-    """Imitate the teacher's probabilities as mean_teacher does, or learn its labels as fixmatch does."""
-    latent_on: Literal["rejected", "all"] = "rejected"
-    """Pixels that the teacher's latent map supervises."""
-    latent_target: Literal["latent", "semantic"] = "latent"
-    """The map that does; semantic is the control, the teacher's own class probabilities."""
-    sharpen: Annotated[float, Field(ge=0.01, le=100, strict=True)] = 1.0
-    """Temperature of that map; below 1 it is sharper."""
-    weigh_entropy: bool = False
-    """Weigh each pixel by 1 - H / log L, the certainty of that map."""
+    pool_power: Weight = 3.0
+    """How strongly an image's own shares decide between the classes of a latent class; 0: not at all."""
+    balance: Share = 1.0
+    """Pixels of rare latent classes count more: by the share of the latent class to the power of minus this."""
     grid: Literal["pixels", "heads"] = "pixels"
     """Where losses on unlabelled images are taken: at every pixel, or on the heads' own grid, before the upsampling."""
 

@@ -58,7 +58,7 @@ class Setup:
     alpha: float
     """Rate of the moving average M, Eq. 8."""
     start: int
-    """First step (0-based) with the term that joins late: consistency or self-training."""
+    """First step (0-based) with what joins late: consistency, self-training or pooling."""
 
 
 class Method(nn.Module):

@@ -20,6 +20,10 @@ COOCCURRENCE = ("method.ema_alpha", "method.lambda_latent")
 MATCH = ("method.lambda_match", "method.grid")
 DROPPED = ("strong.feature_dropout", "strong.feature_noise")
 """Strong views of cached features, in methods that do not change an image's colours."""
+RECOLOURED = tuple(
+    f"strong.{name}" for name in ("jitter", "brightness", "contrast", "saturation", "hue", "grey", "blur")
+)
+"""Strong views of images."""
 ADVERSARIAL_WEIGHTS = ("lambda_lbl_adv", "lambda_ulbl_adv")
 
 
@@ -135,15 +139,11 @@ METHODS = {
     "latent_match": Row(
         "latent_match:LatentMatch",
         (
-            *("method.num_latent", "method.threshold", "method.teacher_decay", "method.match_loss", "method.latent_on"),
-            *("method.latent_target", "method.sharpen", "method.weigh_entropy", "strong"),
-            *(*MATCH, *COOCCURRENCE, *CONSISTENCY, *ADVERSARIAL),
+            *("method.threshold", "method.teacher_decay", "method.pool_power", "method.balance"),
+            *("method.consistency_start", *MATCH, *RECOLOURED, *DROPPED),
         ),
-        second="latent classes",
-        trains=("segmenter", "discriminator"),
         follows=("teacher",),
-        unlabeled=("lambda_match", "lambda_cons", "lambda_ulbl_adv"),
-        adversarial=ADVERSARIAL_WEIGHTS,
+        unlabeled=("lambda_match",),
         strong_views=1,
         cutmix=True,
     ),

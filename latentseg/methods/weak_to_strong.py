@@ -252,17 +252,18 @@ def half_boxes(images: int, random: torch.Generator) -> CutMix:
     return CutMix(images, 1.0, random, HALF_AREA, HALF_ASPECT)
 
 
-def imitation(student: Tensor, probs: Tensor, target: PseudoLabels) -> Tensor:
+def imitation(student: Tensor, probs: Tensor, target: PseudoLabels, weights: Tensor | None = None) -> Tensor:
     """Squared difference to the teacher's probabilities, weighed by the share of pixels on which it is confident.
 
     Args:
         student: Logits on mixed images, shape (N, C, h, w).
         probs: The teacher's probabilities, mixed, of the same shape.
         target: The teacher's classes, mixed: which pixels are valid, and which confident.
+        weights: Of the classes, shape (C,): a pixel counts as its classes do; 1 each if None.
     """
     accepted, valid = mean_divisor(target.accepted), mean_divisor(target.valid)
     sure = accepted.to(probs.dtype) / valid.where(valid > 0, 1)
-    return sure * squared_difference(probabilities(student), probs, target.valid, valid)
+    return sure * squared_difference(probabilities(student), probs, target.valid, valid, weights)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from latentseg.config import RENAMED, Config
+from latentseg.config import REMOVED, RENAMED, Config
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS, readers
 
@@ -80,11 +80,8 @@ def load_config(
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
     """
     tree = OmegaConf.create(_read_source(source))
-    for old, new in RENAMED.items() if of_run else ():
-        if OmegaConf.is_dict(tree) and (value := OmegaConf.select(tree, old)) is not None:
-            section, _, name = old.rpartition(".")
-            del OmegaConf.select(tree, section)[name]
-            OmegaConf.update(tree, new, value)
+    if of_run and OmegaConf.is_dict(tree):
+        _read_earlier(tree, str(source))
     for override in overrides if OmegaConf.is_dict(tree) else ():
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
@@ -107,6 +104,31 @@ def load_config(
     for override in () if keep_unread else overrides:
         refuse_unread(override.partition("=")[0].strip(), config.method.name)
     return config
+
+
+def _read_earlier(tree: Any, source: str) -> None:
+    """Bring the tree of a run folder up to date, in place: options renamed, and those that are gone dropped.
+
+    Raises:
+        UserError: The run is one of the earlier latent_match, which read what is gone.
+    """
+    for old, new in RENAMED.items():
+        if (value := OmegaConf.select(tree, old)) is not None:
+            section, _, name = old.rpartition(".")
+            del OmegaConf.select(tree, section)[name]
+            OmegaConf.update(tree, new, value)
+    found = [name for name in REMOVED if OmegaConf.select(tree, f"method.{name}") is not None]
+    if found and OmegaConf.select(tree, "method.name") == "latent_match":
+        raise UserError(f"{source}: {_removed(f'method.{found[0]}')}")
+    for name in found:
+        del tree.method[name]
+
+
+def _removed(option: str) -> str:
+    return (
+        f"{option} belonged to the latent_match of version 0.1 before (commit 0dad059), which is another method than "
+        f"today's: use its runs with that commit, or leave the option out and train anew"
+    )
 
 
 def only_read(overrides: list[str], method: str) -> list[str]:
@@ -221,6 +243,8 @@ def _known_path(key: str) -> None:
 def _unknown(key: str, known: list[str]) -> str:
     if key in RENAMED:
         return f"{key} is now called {RENAMED[key]}"
+    if key.removeprefix("method.") in REMOVED:
+        return _removed(key)
     near = difflib.get_close_matches(key, known, n=1)
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]

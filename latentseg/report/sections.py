@@ -31,7 +31,7 @@ PREDICTIONS = 5
 """Runs that a row of pictures shows."""
 DRAWN = ("supervised", "AdvSemiSeg", "+ latent classes", "proposed", "unimatch", "latent_match")
 """Rows that pictures show side by side (Figure 8; ours beside UniMatch), where there are any of them."""
-ANALYSED = ("proposed", "learned (20)", "latent_match")
+ANALYSED = ("proposed", "learned (20)")
 """Rows whose latent classes are shown, the first that there is."""
 NUM_LATENT = "method.num_latent"
 SHOWN_NUM_LATENT = (10, 20)

@@ -125,7 +125,7 @@ class Smoothed(Method):
     """A toy: cross-entropy over a temperature."""
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
-        logits = nets["segmenter"](batch.images).semantic / self.config.sharpen
+        logits = nets["segmenter"](batch.images).semantic / self.config.balance
         yield Losses("segmenter", {"ce": Term(1.0 + step, cross_entropy(logits, batch.targets))})
 
 
@@ -133,12 +133,12 @@ def test_a_method_is_its_file_its_row_and_its_options(monkeypatch: pytest.Monkey
     module = ModuleType("latentseg.methods.smoothed")
     module.Smoothed = Smoothed  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(table.METHODS, "smoothed", Row("smoothed:Smoothed", ("method.sharpen",)))
-    config: Config = load_config("scenes", ["method.name=smoothed", "method.sharpen=0.5"])
+    monkeypatch.setitem(table.METHODS, "smoothed", Row("smoothed:Smoothed", ("method.balance",)))
+    config: Config = load_config("scenes", ["method.name=smoothed", "method.balance=0.5"])
     assert config.method.name == "smoothed"
     with pytest.raises(UserError, match=r"is not read by method\.name=smoothed"):
         load_config("scenes", ["method.name=smoothed", "method.trust=0.5"])
-    method = built({"name": "smoothed", "sharpen": 0.5})
+    method = built({"name": "smoothed", "balance": 0.5})
     assert isinstance(method, Smoothed)
     assert not method.uses_unlabeled
     nets = networks(adversarial=False)

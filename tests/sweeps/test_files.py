@@ -242,7 +242,7 @@ def test_the_same_run_may_stand_in_several_columns(sweep_of: SweepOf, tmp_path: 
         (
             ", method.num_latent: 3",
             "steps=3",
-            "row 'cps': method.num_latent is read by latent, latent_match, not by cps",
+            "row 'cps': method.num_latent is read by latent, not by cps",
         ),
     ],
 )

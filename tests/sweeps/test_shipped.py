@@ -4,6 +4,7 @@ import pytest
 
 from latentseg.config import Config
 from latentseg.methods.table import METHODS
+from latentseg.presets import load_config
 from latentseg.sweeps.files import read_sweep, sweep_names, sweep_summaries
 
 
@@ -34,7 +35,10 @@ def test_the_sweeps_of_all_methods_differ_in_the_method_alone(name: str) -> None
         assert config.model_dump(exclude={"method", "steps", "data", "augment"}) == same
         assert (config.steps == plain.steps) == (not row.endswith(", equal time") and row != "all labels")
         assert (config.data == plain.data and config.augment == plain.augment) == (row != "all labels")
-    assert plain.method.lambda_match == rows["fixmatch"].method.lambda_match == rows["mean_teacher"].method.lambda_match
+    assert rows["fixmatch"].method.lambda_match == rows["mean_teacher"].method.lambda_match
+    preset = load_config(f"{name.removeprefix('match_')}_match").method
+    for option in ("threshold", "lambda_match", "pool_power", "balance", "consistency_start", "grid"):
+        assert getattr(plain.method, option) == getattr(preset, option)
     assert sweep.grid == {"seed": [0, 1, 2, 3, 4]}
 
 
