@@ -251,3 +251,17 @@ def _over(total: Tensor, count: Tensor) -> Tensor:
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
+
+
+def on_grid(valid: Tensor | None, maps: Tensor) -> Tensor:
+    """Where images show, on the grid of maps (N, K, h, w): a cell counts if the pixel at its centre does.
+
+    Args:
+        valid: Bool, shape (N, H, W); all if None.
+        maps: Logits of the images.
+    """
+    if valid is None:
+        return torch.ones(len(maps), *maps.shape[2:], dtype=torch.bool, device=maps.device)
+    if valid.shape[1:] == maps.shape[2:]:
+        return valid
+    return F.interpolate(valid[:, None].float(), maps.shape[2:], mode="nearest-exact")[:, 0] > 0

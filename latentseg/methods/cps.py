@@ -5,17 +5,10 @@ from collections.abc import Iterator
 import torch
 
 from latentseg.data.batches import Batch
-from latentseg.losses import probabilities
+from latentseg.losses import on_grid, probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.supervised import supervised_losses
-from latentseg.methods.weak_to_strong import (
-    CutMix,
-    PseudoLabels,
-    dropped_features,
-    generator,
-    learn_strong_view,
-    on_grid,
-)
+from latentseg.methods.weak_to_strong import CutMix, PseudoLabels, dropped_features, generator, learn_strong_view
 
 BOX_AREA = (0.25, 0.5)
 """Share of an image that a box covers, as in its released code."""

@@ -15,12 +15,12 @@ from latentseg.losses import (
     cross_entropy,
     latent_given_class,
     latent_joint,
+    on_grid,
     probabilities,
     semantic_to_latent,
 )
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
-from latentseg.methods.weak_to_strong import on_grid
 
 
 class Latent(Method):

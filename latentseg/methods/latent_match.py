@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from latentseg.data.batches import Batch
-from latentseg.losses import probabilities
+from latentseg.losses import on_grid, probabilities
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term
 from latentseg.methods.latent_classes import LatentClasses
 from latentseg.methods.supervised import supervised_losses
@@ -19,7 +19,6 @@ from latentseg.methods.weak_to_strong import (
     generator,
     half_boxes,
     imitation,
-    on_grid,
     strong_views,
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from latentseg.data.batches import Batch
-from latentseg.losses import probabilities
+from latentseg.losses import on_grid, probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.weak_to_strong import (
@@ -16,7 +16,6 @@ from latentseg.methods.weak_to_strong import (
     generator,
     half_boxes,
     imitation,
-    on_grid,
 )
 
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
 from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, symmetric_divergence
+from latentseg.losses import IGNORE_INDEX, cross_entropy, on_grid, probabilities, symmetric_divergence
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Term
-from latentseg.methods.weak_to_strong import on_grid
 
 
 class Symmetric(Method):

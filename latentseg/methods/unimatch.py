@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latentseg.data.batches import Batch
-from latentseg.losses import probabilities
+from latentseg.losses import on_grid, probabilities
 from latentseg.methods.base import Losses, Method, Networks, Term
 from latentseg.methods.supervised import supervised_losses
 from latentseg.methods.weak_to_strong import (
@@ -15,7 +15,6 @@ from latentseg.methods.weak_to_strong import (
     drop_channels,
     generator,
     learn_strong_view,
-    on_grid,
     strong_views,
 )
 

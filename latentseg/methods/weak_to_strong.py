@@ -135,20 +135,6 @@ class CutMix:
         return self.mix(view)
 
 
-def on_grid(valid: Tensor | None, maps: Tensor) -> Tensor:
-    """Where images show, on the grid of maps (N, K, h, w): a cell counts if the pixel at its centre does.
-
-    Args:
-        valid: Bool, shape (N, H, W); all if None.
-        maps: Logits of the images.
-    """
-    if valid is None:
-        return torch.ones(len(maps), *maps.shape[2:], dtype=torch.bool, device=maps.device)
-    if valid.shape[1:] == maps.shape[2:]:
-        return valid
-    return F.interpolate(valid[:, None].float(), maps.shape[2:], mode="nearest-exact")[:, 0] > 0
-
-
 @dataclass(frozen=True)
 class PseudoLabels:
     """Classes that a teacher predicts on N unlabelled images, on a grid of h x w cells."""

@@ -10,6 +10,7 @@ from toy import batch
 
 from latentseg.config import StrongConfig
 from latentseg.data.features import Features
+from latentseg.losses import on_grid
 from latentseg.methods.weak_to_strong import (
     CutMix,
     PseudoLabels,
@@ -18,7 +19,6 @@ from latentseg.methods.weak_to_strong import (
     drop_channels,
     ema_update,
     generator,
-    on_grid,
     perturb,
     strong_views,
 )
