@@ -18,6 +18,7 @@ from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
 from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
+from latentseg.engine import full_speed
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.inference.stream import Ready, in_threads
@@ -75,7 +76,8 @@ def analyse(
     datasets = [dataset, *([] if other is None else [open_data(other.run, ours.run.config.data)])]
     meaning = _meaning(ours, checkpoint)
     folder = _make_folder(ours.run.folder, split, checkpoint)
-    counts = _count(ours, other, datasets, items, meaning.cooccurrence)
+    with full_speed():
+        counts = _count(ours, other, datasets, items, meaning.cooccurrence)
     result = _figures(ours, other, counts, meaning, split, checkpoint)
     write_analysis(result, folder)
     return result
