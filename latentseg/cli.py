@@ -282,14 +282,14 @@ def quickstart(
 
 
 def main() -> None:
-    """Run the command; a `UserError` becomes one clear message and status 2."""
+    """Run the command; a `UserError` becomes one clear message and its status."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
     except UserError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
+        sys.exit(error.status)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)

@@ -1,8 +1,36 @@
-"""The one error that users are meant to read."""
+"""The errors that users are meant to read, each with the status that the command ends with."""
+
+from pathlib import Path
 
 
 class UserError(Exception):
-    """Bad input: the message names the thing, its value, what is allowed and the remedy.
+    """Bad usage or configuration: the message names the thing, its value, what is allowed and the remedy.
 
-    The command line prints it without a traceback and ends with status 2.
+    The command line prints it without a traceback and ends with its status.
     """
+
+    status = 2
+
+
+class DataError(UserError):
+    """A file of the data set that cannot be used; the data check groups many of them by cause.
+
+    Args:
+        cause: What is wrong, without the file's name, the same words for every file: "no readable image content".
+        remedy: What to do about it: an option that works, or what to do with the file.
+        path: The file, if it is about one.
+        detail: What differs from file to file, such as the values found.
+    """
+
+    status = 3
+
+    def __init__(self, cause: str, remedy: str, path: Path | str | None = None, detail: str = "") -> None:
+        self.cause, self.remedy, self.path, self.detail = cause, remedy, path, detail
+        where = f"{path}: " if path is not None else ""
+        super().__init__(f"{where}{cause}{f' ({detail})' if detail else ''}; {remedy}")
+
+
+class RunError(UserError):
+    """A run folder or a checkpoint that cannot be used."""
+
+    status = 4
