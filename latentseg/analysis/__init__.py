@@ -18,6 +18,7 @@ from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
 from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
+from latentseg.distributed import all_reduce_sum, rank, world
 from latentseg.engine import full_speed
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
@@ -81,6 +82,22 @@ def analyse(
     result = _figures(ours, other, counts, meaning, split, checkpoint)
     write_analysis(result, folder)
     return result
+
+
+def figures_while_training(
+    model: Model, dataset: Dataset, items: list[Item], cooccurrence: Tensor
+) -> dict[str, float]:
+    """What the latent branch is worth so far: the figures of `Counts.log`, of all processes.
+
+    Args:
+        model: The one in training, in eval mode.
+        dataset: With the classes of the model, at its scale.
+        items: Images with labels; several processes take an image each in turn.
+        cooccurrence: M, shape (C, L).
+    """
+    counts = _count(model, None, [dataset], items[rank() :: world()], cooccurrence.cpu())
+    counts.all_reduce(lambda table: all_reduce_sum(table.to(model.device)).cpu())
+    return counts.log()
 
 
 def _meaning(model: Model, checkpoint: str) -> _Meaning:

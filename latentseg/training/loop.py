@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentseg.analysis import figures_while_training
 from latentseg.config import Config
 from latentseg.console import console, track_steps
 from latentseg.data.batches import batch_notes
@@ -30,6 +31,9 @@ from latentseg.runs.folder import (
 )
 from latentseg.runs.locks import hold
 from latentseg.training.trainer import Trainer
+
+ANALYSED = 200
+"""Held-out images on which the latent branch is judged at each validation."""
 
 
 def train(config: Config, run: str | Path | None = None, resume: bool = False) -> Run:
@@ -152,12 +156,16 @@ def _fit(trainer: Trainer, scored: list[Item], run: Run, start: int) -> None:
 def _validate(trainer: Trainer, items: list[Item], run: Run, log: Log | None) -> None:
     """Score the held-out images, a part of them on each process; keep the weights if they are the best so far."""
     config, step = trainer.config, trainer.done
-    result = score_items(Model.live(trainer.state.segmenter, config, trainer.dataset), trainer.dataset, items)
+    model = Model.live(trainer.state.segmenter, config, trainer.dataset)
+    result = score_items(model, trainer.dataset, items)
+    figures = {name: getattr(result, name) for name in ("miou", "iou", "pixel_accuracy")}
+    cooccurrence = getattr(trainer.method, "cooccurrence", None)
+    if cooccurrence is not None:
+        figures |= figures_while_training(model, trainer.dataset, items[:ANALYSED], cooccurrence)
     trainer.train_mode()
     if log is None:
         return
-    names = ("miou", "iou", "pixel_accuracy")
-    log.write(step, {f"{config.validate_split}_{name}": getattr(result, name) for name in names})
+    log.write(step, {f"{config.validate_split}_{name}": figure for name, figure in figures.items()})
     console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)
     best = run.checkpoints.best()
     if best is None or best.miou is None or result.miou > best.miou:

@@ -27,6 +27,7 @@ from tiny import (
 )
 from torch.optim import SGD
 
+from latentseg.analysis import analyse
 from latentseg.errors import UserError
 from latentseg.losses import consistency
 from latentseg.methods.table import METHODS
@@ -80,6 +81,17 @@ def test_the_best_checkpoint_has_the_best_score(whole_run: Path) -> None:
     scores = {row["step"]: row["val_miou"] for row in rows(whole_run) if "val_miou" in row}
     assert best.miou == max(scores.values())
     assert scores[best.step] == best.miou
+
+
+def test_the_latent_branch_is_judged_while_it_learns(whole_run: Path) -> None:
+    """The figures in the log are those of `analyse`, which reads the checkpoint of that step."""
+    logged = {row["step"]: row for row in rows(whole_run) if "val_miou" in row}
+    found = analyse(whole_run, "val")
+    assert found.step == 6
+    for name in ("latent_miou", "mapped_miou", "latent_information", "class_entropy"):
+        assert logged[6][f"val_{name}"] == pytest.approx(found.figures[name], abs=1e-6), name
+    assert logged[6]["val_dominated"] == found.structure.dominated
+    assert logged[2]["val_latent_information"] != logged[6]["val_latent_information"]
 
 
 @pytest.mark.parametrize(("where", "call"), [("step", 4), ("validation", 3), ("first step", 1)])
