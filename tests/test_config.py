@@ -434,14 +434,6 @@ def test_repeated_updates_are_refused_with_adamw() -> None:
         load_config("scenes", ["optim.name=adamw", "optim.encoder_updates=3"])
 
 
-def test_the_heads_grid_is_refused_with_a_discriminator() -> None:
-    off = ["method.lambda_lbl_adv=0", "method.lambda_ulbl_adv=0"]
-    assert load_config("voc", ["method.grid=heads", *off]).method.grid == "heads"
-    assert load_config("voc", ["method.grid=heads", "method.name=fixmatch"]).method.grid == "heads"  # it has none
-    with pytest.raises(UserError, match=r"method\.grid=heads is too coarse for the discriminator: take .*=pixels"):
-        load_config("voc", ["method.grid=heads", "method.name=latent"])
-
-
 def test_a_crop_too_small_for_the_discriminator_is_refused_before_anything_starts() -> None:
     small = ["augment.crop=[64,62]", "discriminator.downscale=2"]
     assert load_config("scenes", small).augment.crop == (64, 62)

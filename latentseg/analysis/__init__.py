@@ -84,9 +84,7 @@ def analyse(
     return result
 
 
-def figures_while_training(
-    model: Model, dataset: Dataset, items: list[Item], cooccurrence: Tensor
-) -> dict[str, float]:
+def figures_while_training(model: Model, dataset: Dataset, items: list[Item], cooccurrence: Tensor) -> dict[str, float]:
     """What the latent branch is worth so far: the figures of `Counts.log`, of all processes.
 
     Args:

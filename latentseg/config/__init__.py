@@ -99,11 +99,6 @@ class Config(Section):
             )
         row = METHODS[self.method.name]
         adversarial = row.has_discriminator(self.method)
-        if adversarial and row.reads("method.grid") and self.method.grid == "heads":
-            raise ValueError(
-                "method.grid=heads is too coarse for the discriminator: take method.grid=pixels, or no "
-                "adversarial terms (method.lambda_lbl_adv=0 method.lambda_ulbl_adv=0)"
-            )
         smallest = -(-min(self.augment.crop) // self.discriminator.downscale)
         if adversarial and smallest < SMALLEST_MAP:
             raise ValueError(

@@ -94,8 +94,14 @@ class AugmentConfig(Section):
     """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
     views: Views | None = None
     """Different views of each image, the same for every seed and epoch; a new one each epoch if null."""
-    labeled_views: Views | None = None
-    """Views of each labelled image where they should be more than `views`: few images want many."""
+    labeled_views: Views | Literal["auto"] | None = None
+    """Views of each labelled image where they should be more than `views`; auto: 64 up to 48 images, fewer of more."""
+
+    def views_of_labeled(self, images: int) -> int | None:
+        """How many different views each of so many labelled images has; None: a new one each epoch."""
+        if self.views is None or self.labeled_views != "auto":
+            return self.labeled_views or self.views
+        return max(self.views, min(64, 3072 // max(1, images)))
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentConfig":
@@ -105,7 +111,7 @@ class AugmentConfig(Section):
             steps = (self.scale[1] - self.scale[0]) / self.scale_step
             if abs(steps - round(steps)) > 1e-6:
                 raise ValueError(f"scale_step={self.scale_step} does not divide the range of scale {self.scale}")
-        if self.labeled_views and not self.views:
+        if self.labeled_views is not None and self.views is None:
             raise ValueError(
                 "augment.labeled_views goes with augment.views, which counts those of the unlabelled images"
             )

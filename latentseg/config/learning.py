@@ -97,7 +97,7 @@ class MethodConfig(Section):
     balance: Share = 1.0
     """Pixels of rare latent classes count more: by the share of the latent class to the power of minus this."""
     grid: Literal["pixels", "heads"] = "pixels"
-    """Where losses on unlabelled images are taken: at every pixel, or on the heads' own grid, before the upsampling."""
+    """Where losses on unlabelled images are taken: every pixel (always if adversarial), or the heads' own grid."""
 
     @model_validator(mode="after")
     def _groups_are_given(self) -> "MethodConfig":

@@ -117,6 +117,8 @@ class Place(NamedTuple):
     item: Item
     epoch: int
     number: int
+    views: int | None
+    """How many different views it has; None: a new one each epoch."""
 
 
 class Part(NamedTuple):
@@ -136,14 +138,14 @@ def places(config: Config, stream: int, items: list[Item], step: int, part: Part
     """What a stream of these items shows one process at a step."""
     drawn = indices(config.seed, stream, len(items), config.batch_size, step)
     own = config.batch_size // part.world
-    return [Place(items[index], epoch, index) for epoch, index in drawn[part.rank * own : (part.rank + 1) * own]]
+    views = views_of(stream, config.augment, len(items))
+    return [Place(items[index], epoch, index, views) for epoch, index in drawn[part.rank * own : (part.rank + 1) * own]]
 
 
 def view_at(config: Config, stream: int, place: Place, height: int, width: int) -> View:
     """How a batch shows an image of this size at its place in the stream."""
-    views = views_of(stream, config.augment)
-    if views is not None:
-        return fixed_view(place.item, place.epoch % views, height, width, config.augment)
+    if place.views is not None:
+        return fixed_view(place.item, place.epoch % place.views, height, width, config.augment)
     rng = np.random.default_rng([VIEW, config.seed, stream, place.epoch, place.number])
     return draw_view(height, width, config.augment, rng)
 
@@ -164,9 +166,9 @@ def fixed_view(item: Item, number: int, height: int, width: int, augment: Augmen
     return draw_view(height, width, augment, rng)
 
 
-def views_of(stream: int, augment: AugmentConfig) -> int | None:
-    """How many different views an image of a stream has; None: a new one each epoch."""
-    return augment.views if stream == UNLABELED else augment.labeled_views or augment.views
+def views_of(stream: int, augment: AugmentConfig, images: int) -> int | None:
+    """How many different views each of the images of a stream has; None: a new one each epoch."""
+    return augment.views if stream == UNLABELED else augment.views_of_labeled(images)
 
 
 class Stores(NamedTuple):

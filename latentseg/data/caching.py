@@ -67,7 +67,8 @@ def stored_features(config: Config, segmenter: "Segmenter", split: Split, unlabe
 
 def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, list[Item]]]:
     """Number of views and images of the store for both streams, or of one for each."""
-    labeled_views, views = (views_of(stream, config.augment) or 1 for stream in (LABELED, UNLABELED))
+    streams = ((LABELED, split.labeled), (UNLABELED, split.unlabeled))
+    labeled_views, views = (views_of(stream, config.augment, len(items)) or 1 for stream, items in streams)
     needed = split.unlabeled if unlabeled else []
     if labeled_views == views:
         return [(views, split.labeled + needed)]

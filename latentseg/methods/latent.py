@@ -50,7 +50,7 @@ class Latent(Method):
 
         consistent = config.lambda_cons > 0 and step >= self.start
         if batch.unlabeled is not None and (consistent or config.lambda_ulbl_adv > 0):
-            semantic, latent = segmenter(batch.unlabeled, upsample=config.grid == "pixels")
+            semantic, latent = segmenter(batch.unlabeled, upsample=config.grid == "pixels" or adversary.on)
             probs = probabilities(semantic)
             terms = adversary.terms("adv_u", config.lambda_ulbl_adv, probs, batch.unlabeled_valid)  # Eq. 5
             if consistent:  # Eqs. 7, 9 and 10

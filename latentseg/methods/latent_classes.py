@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latentseg.distributed import all_reduce_sum
 from latentseg.losses import IGNORE_INDEX, one_hot, semantic_to_latent
 
-LIMIT = 0.3
+LIMIT = 0.2
 """Nats lost per nat of doubt removed up to which classes are merged."""
 TOGETHER = 0.02
 """Weight of an imagined image that shows all classes: those seen in few images are not known to exclude each other."""

@@ -31,7 +31,7 @@ class Symmetric(Method):
 
         consistent = config.lambda_cons > 0 and step >= self.start
         if batch.unlabeled is not None and (consistent or config.lambda_ulbl_adv > 0):
-            first, second = segmenter(batch.unlabeled, upsample=config.grid == "pixels")
+            first, second = segmenter(batch.unlabeled, upsample=config.grid == "pixels" or adversary.on)
             shown = batch.unlabeled_valid
             terms = adversary.terms("adv_u", config.lambda_ulbl_adv, probabilities(first), shown)
             terms |= adversary.terms("adv_u_2", config.lambda_ulbl_adv, probabilities(second), shown)

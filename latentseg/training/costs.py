@@ -116,7 +116,7 @@ def views(config: Config, split: Split, unlabeled: bool) -> int:
         unlabeled: Whether the unlabelled ones are read.
     """
     streams = [(LABELED, split.labeled), *([(UNLABELED, split.unlabeled)] if unlabeled else [])]
-    return sum(len(items) * (views_of(stream, config.augment) or 1) for stream, items in streams)
+    return sum(len(items) * (views_of(stream, config.augment, len(items)) or 1) for stream, items in streams)
 
 
 def dry_run(config: Config, run: Path | None = None, resume: bool = False) -> Table:

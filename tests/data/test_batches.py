@@ -10,8 +10,18 @@ import pytest
 import torch
 from toy import tensors
 
-from latentseg.config import Config
-from latentseg.data.batches import LABELED, UNLABELED, Batch, StepDataset, batch_notes, batches, indices, step_seed
+from latentseg.config import AugmentConfig, Config
+from latentseg.data.batches import (
+    LABELED,
+    UNLABELED,
+    Batch,
+    StepDataset,
+    batch_notes,
+    batches,
+    indices,
+    step_seed,
+    views_of,
+)
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import UserError
@@ -284,3 +294,14 @@ def test_the_images_in_memory_stay_as_they_are(folder_set: Callable[..., Path]) 
         np.testing.assert_array_equal(kept.read_image(item), fresh.read_image(item))
     for item in split.labeled:
         np.testing.assert_array_equal(kept.read_targets(item), fresh.read_targets(item))
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "views"),
+    [(None, 12, 4), (8, 12, 8), (2, 12, 2), ("auto", 12, 64), ("auto", 48, 64), ("auto", 96, 32), ("auto", 5000, 4)],
+)
+def test_labelled_images_have_views_of_their_own_number(given: int | str | None, images: int, views: int) -> None:
+    augment = AugmentConfig.model_validate({"views": 4, "labeled_views": given})
+    assert views_of(LABELED, augment, images) == views
+    assert views_of(UNLABELED, augment, images) == 4
+    assert views_of(LABELED, AugmentConfig(), images) is None

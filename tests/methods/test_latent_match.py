@@ -67,19 +67,19 @@ def found(confusion: list[list[float]], together: list[list[float]], labeled: li
     return [group for group in groups if group]
 
 
-@pytest.mark.parametrize(("lost", "groups"), [(0.105, [[0, 1], [2]]), (0.108, [[0], [1], [2]])])
+@pytest.mark.parametrize(("lost", "groups"), [(0.067, [[0, 1], [2]]), (0.069, [[0], [1], [2]])])
 def test_two_classes_merge_if_little_is_lost_for_the_doubt_removed(lost: float, groups: list[list[int]]) -> None:
     """Doubt of the pair: twice told_apart(0.2, 0.1) = 0.3819. Lost: together, and 0.02 x 0.6 log 2 = 0.0083."""
     assert 2 * told_apart(0.2, 0.1) == pytest.approx(0.3819, abs=1e-4)
     confusion = [[0.2, 0.15, 0.0], [0.05, 0.2, 0.0], [0.0, 0.0, 0.4]]  # both ways: 0.1 on average
     together: list[list[float]] = [[0, lost, 0], [lost, 0, 0], [0, 0, 0]]
-    assert (lost + 0.02 * 0.6 * log(2)) / 0.3819 == pytest.approx(0.3, abs=0.008)
+    assert (lost + 0.02 * 0.6 * log(2)) / 0.3819 == pytest.approx(0.2, abs=0.008)
     assert found(confusion, together, [0.3, 0.3, 0.4]) == groups
     doubled = [[2 * value for value in row] for row in confusion]  # a joint is its shares
     assert found(doubled, together, [0.3, 0.3, 0.4]) == groups
 
 
-@pytest.mark.parametrize(("lost", "groups"), [(0.03, [[0, 1, 2]]), (0.05, [[0, 1], [2]])])
+@pytest.mark.parametrize(("lost", "groups"), [(0.018, [[0, 1, 2]]), (0.020, [[0, 1], [2]])])
 def test_what_two_groups_lose_adds_up_over_their_pairs(lost: float, groups: list[list[int]]) -> None:
     """0 and 1 merge first, at 0; then 2 costs 0.01 + lost for 0.1454 nats, though 0 and 2 alone had 0.069."""
     assert told_apart(0.2, 0.02) + told_apart(0.02, 0.36) == pytest.approx(0.1454, abs=1e-4)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from toy import PIXELS, C, batch, built, networks, run, segmenter_of, tensors
+from toy import PIXELS, C, L, batch, built, networks, run, segmenter_of, tensors
 
 from latentseg.config import Config
 from latentseg.errors import UserError
@@ -25,6 +26,10 @@ def advsemiseg(start: int = 0, **options: float) -> Method:
 def given(start: int = 0, **options: float) -> Method:
     groups = {"x": ["a", "d"], "y": ["b", "c"]}
     return built({"name": "given_classes", "groups": groups, **options}, start=start)
+
+
+def latent(start: int = 0, **options: float) -> Method:
+    return built({"name": "latent", **options}, start=start)
 
 
 def symmetric(start: int = 0, **options: float) -> Method:
@@ -275,3 +280,16 @@ def test_each_name_builds_its_method_and_its_second_branch(method: dict[str, obj
     config = Config.model_validate({"method": method})
     assert type(build_method(config, ["a", "b", "c"], 2, 4)).__name__ == kind
     assert METHODS[config.method.name].second_channels(config.method, 3) == channels
+
+
+@pytest.mark.parametrize("name", ["latent", "given_classes", "symmetric"])
+def test_a_discriminator_judges_every_pixel_whatever_the_grid(name: str) -> None:
+    """Its maps are of the crop's size; without it the heads' own grid is taken."""
+    build, channels = BUILD[name] if name != "latent" else (latent, L)
+    options: list[dict[str, Any]] = [{"grid": "pixels"}, {"grid": "heads"}]
+    pixels, heads = (run(build(**grid), networks(num_latent=channels), step=1) for grid in options)
+    assert pixels == heads
+    off = {"lambda_lbl_adv": 0, "lambda_ulbl_adv": 0}
+    pixels, heads = (run(build(**grid, **off), networks(False, channels), step=1) for grid in options)
+    assert pixels["ce"] == heads["ce"]
+    assert pixels != heads
