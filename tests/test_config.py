@@ -193,6 +193,7 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
         "cityscapes_match_dinov2": "cityscapes",
         "folder": "folder",
         "scenes": "scenes",
+        "scenes_match": "scenes",
         "voc": "voc",
         "voc_advsemiseg": "voc",
         "voc_match": "voc",

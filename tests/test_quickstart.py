@@ -16,6 +16,9 @@ SMALL = [
     "batch_size=2",
     "threads=1",
     "augment.crop=[64,64]",
+    "augment.views=1",
+    "augment.labeled_views=2",
+    "data.every_class=false",
     "data.scenes.train=16",
     "data.scenes.val=1",
     "data.scenes.test=4",
@@ -29,19 +32,20 @@ def test_two_runs_on_the_same_labels_a_table_and_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(quickstart, "console", Console(width=120))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "first"
     quickstart.quickstart(out, SMALL)
-    supervised, latent = open_run(out / "supervised"), open_run(out / "latent")
-    assert (supervised.config.method.name, latent.config.method.name) == ("supervised", "latent")
-    labels = [(out / name / "split" / "labeled.txt").read_text() for name in ("supervised", "latent")]
+    supervised, ours = open_run(out / "supervised"), open_run(out / "latent_match")
+    assert (supervised.config.method.name, ours.config.method.name) == ("supervised", "latent_match")
+    labels = [(run.folder / "split" / "labeled.txt").read_text() for run in (supervised, ours)]
     assert labels[0] == labels[1]
-    assert len(labels[0].splitlines()) == 2
+    assert len(labels[0].splitlines()) == 12
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("mIoU", "seconds", "traffic light", "comparison.png"))
     picture = np.asarray(Image.open(out / "comparison.png").convert("RGB"))
     height, width, _ = picture.shape
     assert width > height > 300
-    columns = [picture[60:300, int(width * (i + 0.5) / 5)] for i in range(5)]
+    columns = [picture[60:300, int(width * (i + 0.5) / 4)] for i in range(4)]
     assert all(len(np.unique(column, axis=0)) > 1 for column in columns)  # something is drawn in each column
     with pytest.raises(UserError, match="not overwritten"):
         quickstart.quickstart(out, SMALL)
