@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from latentseg.data.files import first_three
+from latentseg.config import DataConfig
+from latentseg.data.files import first_three, home_path, skipped_note
 
 SEPARATORS = "-_. "  # the first one is no range in a pattern
 FEW_VALUES = 64
@@ -56,6 +57,26 @@ def _forms(name: str) -> list[str]:
     while word := re.search(rf"(?<=[^/])[{SEPARATORS}][^{SEPARATORS}/\d]*$", forms[-1]):
         forms.append(forms[-1][: word.start()])
     return forms
+
+
+def listing_notes(config: DataConfig, root: Path, images: list[Path]) -> list[str]:
+    """Notes on files that are left out, and on masks among the images.
+
+    Args:
+        config: Which folders are searched.
+        root: Of the data set.
+        images: Training images.
+    """
+    parts = [root / name for name in ("images", "masks", "labels")] if config.kind == "folder" else []
+    folders = [*(part for part in parts if part.is_dir()), *map(home_path, config.unlabeled)]
+    notes = [note for folder in folders for note in skipped_note(folder)]
+    if masks := mask_like(images):
+        names = first_three(path.name for path in masks)
+        notes.append(
+            f"{len(masks)} of {len(images)} training images look like masks ({names}: one channel, few values, named "
+            f"after another image): move them out of {masks[0].parent}"
+        )
+    return notes
 
 
 def mask_like(images: list[Path]) -> list[Path]:

@@ -15,7 +15,9 @@ from latentseg.errors import UserError
 def check(root: Path, mode: str, labeled: str | int = "all") -> list[str]:
     config = DataConfig.model_validate({"root": str(root), "labeled": labeled, "check": mode})
     dataset = open_dataset(config)
-    return check_data(dataset, draw_split(dataset, config, 0), dataset.items("val"), config.check)
+    report = check_data(dataset, draw_split(dataset, config, 0), {"val": dataset.items("val")}, config.check)
+    report.settle(config.on_bad)
+    return report.notes
 
 
 @pytest.mark.parametrize("mode", ["full", "quick"])
@@ -61,7 +63,7 @@ def test_an_unlabelled_image_needs_content_but_no_good_mask(folder_set: Callable
     split = draw_split(dataset, config, 0)
     hidden = split.unlabeled[0].id
     (root / f"masks/train/{hidden}.png").write_text("broken")
-    assert check_data(dataset, split, [], "full") == []
+    assert check_data(dataset, split, {}, "full").bad == []
     (root / f"images/train/{hidden}.png").write_text("broken")
     for mode in ("full", "quick"):
         with pytest.raises(UserError, match="no readable image content"):
@@ -82,4 +84,5 @@ def test_blank_labels_are_noted_or_refused(folder_set: Callable[..., Path]) -> N
 def test_scenes_need_no_check() -> None:
     config = DataConfig.model_validate({"kind": "scenes", "scenes": {"train": 300}})
     dataset = open_dataset(config)
-    assert check_data(dataset, draw_split(dataset, config, 0), dataset.items("val")) == []
+    report = check_data(dataset, draw_split(dataset, config, 0), {"val": dataset.items("val")})
+    assert (report.images, report.bad, report.notes) == (0, [], [])
