@@ -286,11 +286,6 @@ def batch_notes(
         for name, items in streams
         if 0 < len(items) < batch_size
     ]
-    if unlabeled and not split.unlabeled:
-        notes.append(
-            "nothing is unlabelled, and this method learns from unlabelled images: all that it does is supervised; add "
-            "some by data.unlabeled=[FOLDER], or keep fewer labels by data.labeled"
-        )
     if cutmix and unlabeled and split.unlabeled and batch_size == processes:
         notes.append(
             f"CutMix changes nothing with one unlabelled image in each process, as there is no other to cut from: "

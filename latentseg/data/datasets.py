@@ -24,7 +24,7 @@ from latentseg.data.images import (
     resized_ids,
 )
 from latentseg.data.layouts import Item, Layout, hold_out, open_layout, scenes_layout
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import draw_scene
 
 
@@ -118,7 +118,7 @@ class Dataset:
         if item.image is None:
             return self._ids(self._scene(item)[1], item)
         if item.mask is None:
-            raise UserError(f"image {item.image} has no mask, so it can be neither labelled nor scored; add one")
+            raise DataError("the image has no mask, so it can be neither labelled nor scored", "add one", item.image)
         raw = read_mask(item.mask)
         check_headers(item.image, item.mask, raw)
         return self._ids(raw, item)
