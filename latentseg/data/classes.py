@@ -16,8 +16,8 @@ IN_BETWEEN = 0.8
 """A class of which more pixels lie on slopes between two others looks like the product of a smooth resize."""
 SLOPES = 3
 """Fewer such classes may be chance."""
-SEEN = 10
-"""So may be classes of fewer pixels."""
+SEEN = 30
+"""So may be fewer pixels of them."""
 
 
 @dataclass
@@ -53,9 +53,8 @@ class MaskCounts:
 
     def resized_smoothly(self) -> list[int]:
         """Values that live on slopes between others; none if they are few."""
-        seen = self.pixels >= SEEN
-        found = np.flatnonzero(seen & (self.between > IN_BETWEEN * self.pixels)).tolist()
-        return found if len(found) >= SLOPES else []
+        found = np.flatnonzero(self.between > IN_BETWEEN * self.pixels)
+        return found.tolist() if len(found) >= SLOPES and self.pixels[found].sum() >= SEEN else []
 
 
 def _on_slope(mask: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
