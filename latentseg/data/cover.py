@@ -12,7 +12,7 @@ from latentseg.data.files import first_three
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.errors import UserError
 
-AT_ONCE = 64
+AT_ONCE = 16
 """Masks that are read before it is asked whether that is enough."""
 
 
@@ -38,7 +38,7 @@ def cover_classes(dataset: Dataset, order: list[Item], number: int, strict: bool
     for held in track(_held(dataset, order, number), "looking for every class", len(order)):
         holds.append(held)
         everything |= held
-        if len(holds) >= number and len(everything) == len(dataset.classes):
+        if len(everything) == len(dataset.classes):
             break
     drawn = set[int]().union(*holds[:number])
     if drawn == everything:
@@ -62,9 +62,9 @@ def cover_classes(dataset: Dataset, order: list[Item], number: int, strict: bool
 
 
 def _held(dataset: Dataset, order: list[Item], number: int) -> Iterator[set[int]]:
-    """The classes that each image holds, the first `number` read at once.
+    """The classes that each image holds; none where the mask cannot be read, which the data check will tell.
 
-    None where the mask cannot be read, which the data check will tell.
+    Masks are read a few at once, none of the rest with the first `number`.
     """
 
     def classes_of(item: Item) -> set[int]:
@@ -74,9 +74,9 @@ def _held(dataset: Dataset, order: list[Item], number: int) -> Iterator[set[int]
             return set()
 
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(classes_of, order[:number])
-        for start in range(number, len(order), AT_ONCE):
-            yield from pool.map(classes_of, order[start : start + AT_ONCE])
+        for part in (order[:number], order[number:]):
+            for start in range(0, len(part), AT_ONCE):
+                yield from pool.map(classes_of, part[start : start + AT_ONCE])
 
 
 def _replaced(holds: list[set[int]], number: int, everything: set[int]) -> list[int]:

@@ -57,7 +57,7 @@ class Report:
     """Number of images that were looked at."""
     bad: list[Bad]
     notes: list[str]
-    class_notes: list[str]
+    score_notes: list[str]
     """Those that belong beside a score, too."""
     counts: dict[str, MaskCounts]
     """By role: class ids of the masks that were decoded."""
@@ -78,7 +78,7 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write check.json, and skipped.txt if something is left out: role, id and cause, a line each."""
-        text = json.dumps(self.figures() | {"class_notes": self.class_notes}, indent=1)
+        text = json.dumps(self.figures() | {"score_notes": self.score_notes}, indent=1)
         (folder / CHECK).write_text(text, encoding="utf-8")
         if self.bad:
             lines = (f"{bad.role}\t{bad.item.id}\t{bad.cause}\n" for bad in self.bad)

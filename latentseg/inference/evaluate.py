@@ -126,7 +126,7 @@ def evaluate(
             overrides=kept,
             root=opened.config.data.root,
             skipped=len(every) - len(items),
-            notes=_class_notes(opened.folder),
+            notes=_score_notes(opened.folder),
         )
         if rank() == 0:
             name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])
@@ -135,10 +135,10 @@ def evaluate(
     return evaluation
 
 
-def _class_notes(run: Path) -> list[str]:
+def _score_notes(run: Path) -> list[str]:
     """What the check before the training noted of classes; nothing for an older run, or a folder that was changed."""
     try:
-        notes = json.loads((run / "split" / CHECK).read_text(encoding="utf-8"))["class_notes"]
+        notes = json.loads((run / "split" / CHECK).read_text(encoding="utf-8"))["score_notes"]
         return [str(note) for note in notes]
     except (OSError, ValueError, KeyError, TypeError):
         return []

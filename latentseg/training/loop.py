@@ -81,7 +81,7 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
         with peers_named():
             _fit(trainer, scored, run_folder, start)
     if report and scored:
-        print_notes(report.class_notes)
+        print_notes(report.score_notes)
     return run_folder
 
 

@@ -29,10 +29,11 @@ def check_first(trainer: Trainer) -> tuple[Trainer, list[Item], Report | None]:
     processes, mixes = config.devices * config.num_nodes, METHODS[config.method.name].cutmix
     notes += batch_notes(report.split, config.batch_size, trainer.method.uses_unlabeled, mixes, processes)
     if trainer.method.uses_unlabeled and not report.split.unlabeled:
-        notes.append(
+        report.score_notes.append(
             f"nothing is unlabelled, and {config.method.name} learns from unlabelled images: it is supervised here; "
             f"add some by data.unlabeled=[FOLDER], or keep fewer labels by data.labeled"
         )
+        notes.append(report.score_notes[-1])
     if is_first():
         print_notes(notes)
     left_out = report.settle(config.data.on_bad)  # after the notes: they may say what is wrong

@@ -121,7 +121,7 @@ def test_classes_without_pixels_are_noted(folder_set: Callable[..., Path], mode:
     for i in range(3):
         Image.fromarray(np.full((12, 16), i % 2, np.uint8)).save(root / f"masks/train/{i:02}.png")
     report = report_of(root, mode)
-    (note,) = report.class_notes
+    (note,) = report.score_notes
     where = "no labelled pixel of class sky in the 3 labelled images, but in val"
     assert note.startswith(where if mode == "full" else "class sky in no mask that was read (3 labelled)")
     assert report.notes == [note]
