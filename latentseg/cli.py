@@ -238,6 +238,7 @@ def data_split(
 
     Train with them by data.labeled=OUT/labeled.txt.
     """
+    from latentseg.data.check import print_notes  # noqa: PLC0415
     from latentseg.data.datasets import open_dataset  # noqa: PLC0415
     from latentseg.data.splits import draw_split, write_split  # noqa: PLC0415
 
@@ -246,6 +247,7 @@ def data_split(
         raise UserError(f"{out} holds a split, which is not overwritten: name another folder with --out")
     split = draw_split(open_dataset(config.data), config.data, config.seed)
     write_split(split, out)
+    print_notes(split.notes)
     console.print(
         f"{len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled images in {out}",
         markup=False,

@@ -55,8 +55,8 @@ def cover_classes(dataset: Dataset, order: list[Item], number: int, strict: bool
             f"change the seed"
         )
     came = [order[i].id for i in chosen if i >= number]
-    by = f"{len(came)} of them were replaced, by {first_three(iter(came))} (data.every_class=false keeps the draw)"
-    brought = f"the draw of {number} labelled images lacked {lacked}: {by}"
+    by = f"replaced by {first_three(iter(came))} (data.every_class=false keeps the draw)"
+    brought = f"the draw of {number} labelled images lacked {lacked}: {len(came)} of the images {by}"
     too_few = f"{number} labelled images are too few to hold every class; not covered: {left}"
     return [order[i] for i in chosen], [brought] * bool(came) + [too_few] * bool(missing)
 
@@ -69,7 +69,8 @@ def _held(dataset: Dataset, order: list[Item], number: int) -> Iterator[set[int]
 
     def classes_of(item: Item) -> set[int]:
         try:
-            return set(np.flatnonzero(np.bincount(dataset.read_targets(item).ravel(), minlength=256))) - {IGNORE_INDEX}
+            pixels = np.bincount(dataset.read_targets(item).ravel(), minlength=256)
+            return set(np.flatnonzero(pixels).tolist()) - {IGNORE_INDEX}
         except UserError:
             return set()
 

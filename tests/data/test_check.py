@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from checking import notes_of, report_of
 from PIL import Image
+from typer.testing import CliRunner
 
+from latentseg.cli import app
 from latentseg.config import DataConfig
 from latentseg.data.check import check_data, check_set, readable
 from latentseg.data.datasets import Dataset, Item, open_dataset
@@ -202,3 +204,18 @@ def test_scenes_need_no_check() -> None:
     dataset = open_dataset(config)
     report = check_data(dataset, draw_split(dataset, config, 0), {"val": dataset.items("val")})
     assert (report.images, report.bad, report.notes) == (0, [], [])
+
+
+def test_the_verb_takes_a_folder(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    """All its masks are looked at; status 3 if one cannot be used, with the report written all the same."""
+    root = folder_set(train=4, val=1)
+    command = ["data", "check", str(root), "--json", str(tmp_path / "report.json")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "5 of 5 images can be used" in done.output
+    assert json.loads((tmp_path / "report.json").read_text())["classes"]["labeled"]["ground"]["images"] == 4
+    (root / "masks/train/01.png").write_text("broken")
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, DataError)
+    assert done.exception.status == 3
+    assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 1

@@ -121,7 +121,12 @@ def test_a_draw_that_holds_every_class_stays_as_it_is(rare: Path, monkeypatch: p
     enough = max(order.index("17"), min(order.index("04"), order.index("09"))) + 1
     read: list[str] = []
     really = Dataset.read_targets
-    monkeypatch.setattr(Dataset, "read_targets", lambda self, item: (read.append(item.id), really(self, item))[1])
+
+    def noted(dataset: Dataset, item: Item) -> Any:
+        read.append(item.id)
+        return really(dataset, item)
+
+    monkeypatch.setattr(Dataset, "read_targets", noted)
     for every_class in (None, True):
         split = draw(rare, enough, every_class=every_class)
         assert ids(split.labeled) == order[:enough]
