@@ -1,5 +1,6 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
+import json
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -237,6 +238,7 @@ def data_split(
 
     Train with them by data.labeled=OUT/labeled.txt.
     """
+    from latentseg.data.check import print_notes  # noqa: PLC0415
     from latentseg.data.datasets import open_dataset  # noqa: PLC0415
     from latentseg.data.splits import draw_split, write_split  # noqa: PLC0415
 
@@ -245,11 +247,35 @@ def data_split(
         raise UserError(f"{out} holds a split, which is not overwritten: name another folder with --out")
     split = draw_split(open_dataset(config.data), config.data, config.seed)
     write_split(split, out)
+    print_notes(split.notes)
     console.print(
         f"{len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled images in {out}",
         markup=False,
         highlight=False,
     )
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[
+        str, typer.Argument(help="A folder of images/ and masks/, a preset, or a YAML file.", metavar="ROOT_OR_PRESET")
+    ],
+    overrides: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,
+) -> None:
+    """Open every file that a run would read, and say all that is wrong, by cause; then pixels per class.
+
+    For example: latentseg data check photos, or: latentseg data check voc data.root=VOCdevkit data.check=quick
+    """
+    from latentseg.data.check import check_set  # noqa: PLC0415
+
+    options = overrides or []
+    if Path(source).is_dir() and source not in preset_summaries():
+        options = [f"data.root={json.dumps(source, ensure_ascii=False)}", "data.labeled=all", *options]
+        source = "folder"
+    table, report = check_set(load_config(source, options), json_file)
+    _show(table)
+    console.print(f"{report.images - len(report.bad)} of {report.images} images can be used", highlight=False)
 
 
 @data_app.command("scenes")

@@ -53,6 +53,11 @@ class Scores:
     absent: int
     """Number of classes left out of the mean."""
 
+    def miou_text(self, unit: str = "") -> str:
+        """The mIoU in %, with its unit if given, and with the number of classes in it where some are left out."""
+        few = f" ({len(self.iou) - self.absent} of {len(self.iou)} classes scored)" if self.absent else ""
+        return f"{100 * self.miou:.2f}{f' {unit}' if unit else ''}{few}"
+
 
 def scores(matrix: Tensor, over: Literal["occurring", "hit", "all"] = "occurring") -> Scores:
     """Compute the scores of a confusion matrix, shape (C, C), rows true and columns predicted.

@@ -60,7 +60,7 @@ def _table(results: dict[str, tuple[Evaluation, float]]) -> Table:
         ious = [evaluation.scores.iou[index] for evaluation in evaluations]
         table.add_row(name, *("absent" if math.isnan(iou) else f"{100 * iou:.1f}" for iou in ious))
     table.add_section()
-    table.add_row("mIoU", *(f"{100 * evaluation.scores.miou:.2f}" for evaluation in evaluations), style="bold")
+    table.add_row("mIoU", *(evaluation.scores.miou_text() for evaluation in evaluations), style="bold")
     table.add_row("training, seconds", *(f"{seconds:.0f}" for _, seconds in results.values()))
     return table
 

@@ -34,7 +34,7 @@ PAPER: dict[str, Any] = {
     "validate_every": 0,
     "validate_split": "val",
     "data.labeled": "1/8",
-    "data.every_class": False,
+    "data.every_class": None,
     "data.unlabeled": [],
     "data.holdout": 0,
     "data.classes": None,

@@ -93,11 +93,11 @@ def test_class_names_of_any_script_in_an_ascii_locale(folder_set: Callable[..., 
         assert r"stra\u00dfe" in (root.parent / "run" / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("content", [b"stra\xdfe\n\xe4\n\xf6\n", "straße\na\nb".encode("utf-16")])
+@pytest.mark.parametrize("content", [b"stra\xdfe\n\xe4\n\xf6\n", "straße\na\nb".encode("utf-16-le")])
 def test_class_names_that_are_not_utf_8_are_refused(content: bytes, folder_set: Callable[..., Path]) -> None:
     root = folder_set()
     (root / "classes.txt").write_bytes(content)
-    with pytest.raises(UserError, match=r"classes\.txt cannot be read as text in UTF-8 .*; save it as UTF-8"):
+    with pytest.raises(UserError, match=r"classes\.txt: cannot be read as text in UTF-8, .*; save it as UTF-8"):
         open_dataset(load_config("folder", [f"data.root={root}"]).data)
 
 

@@ -35,8 +35,8 @@ class DataConfig(Section):
     """Which training images keep their labels: a fraction (1/8), a number (12), all (with a mask), or a list file."""
     split_seed: Seed | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
-    every_class: bool = False
-    """Draw the labelled images so that every class occurs in them, if the training set holds it."""
+    every_class: bool | None = None
+    """Images of missing classes replace the last ones of a draw. Null: in draws of fewer than 200; true: or refuse."""
     unlabeled: list[str] = []
     """Further folders of unlabelled images, searched recursively; no mask needed."""
     train_list: str | None = None
@@ -55,6 +55,8 @@ class DataConfig(Section):
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
     check: Annotated[Literal["full", "quick"], Mark.RUNTIME] = "full"
     """Before training: decode every file (full), or read only the headers and the labelled masks (quick)."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """Files that cannot be used: stop before training, or train on the rest and list them in split/skipped.txt."""
     scenes: Annotated[ScenesConfig, Mark.FEATURES] = ScenesConfig()
     """Number and size of the drawn scenes."""
 

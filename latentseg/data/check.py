@@ -1,87 +1,184 @@
-"""The check before a run: every file that it will read is opened first."""
+"""The check before a run: every file that it will read is opened first, and all that seems wrong is said at once."""
 
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
-from latentseg.console import track
-from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, check_headers
-from latentseg.data.splits import Split
-from latentseg.errors import UserError
+from rich.table import Table
 
-SHOWN = 10
+from latentseg.config import Config
+from latentseg.console import console, track
+from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table, mask_notes
+from latentseg.data.datasets import Dataset, Item, open_dataset
+from latentseg.data.files import first_three
+from latentseg.data.images import IGNORE_INDEX, check_headers, read_mask
+from latentseg.data.leaks import leak_notes, refuse_scored, shared_masks
+from latentseg.data.lists import image_key, kept_out_items
+from latentseg.data.pairing import listing_notes
+from latentseg.data.report import Bad, Report
+from latentseg.data.splits import Split, check_name, draw_split
+from latentseg.errors import DataError, UserError
 
 
 def check_data(
-    dataset: Dataset,
-    split: Split,
-    eval_items: list[Item],
-    mode: Literal["full", "quick"] = "full",
-) -> list[str]:
+    dataset: Dataset, split: Split, scored: dict[str, list[Item]], mode: Literal["full", "quick"] = "full"
+) -> Report:
     """Open what a run will read; drawn scenes have no files and are left out.
 
     Args:
         dataset: Reads the items.
         split: Labelled images are checked with their masks, unlabelled ones alone.
-        eval_items: Images to be scored, checked with their masks.
+        scored: Images to be scored, by split, checked with their masks.
         mode: full: decode everything. quick: decode the labelled masks, and read the headers of the rest.
 
+    Raises:
+        DataError: No labelled image has a labelled pixel, or none can be used; a folder cannot be listed.
+    """
+    jobs = [(LABELED, item) for item in split.labeled] + [("unlabeled", item) for item in split.unlabeled]
+    jobs += [(name, item) for name, items in scored.items() for item in items]
+    jobs = [(role, item) for role, item in jobs if item.scene is None]
+    kept_out = list(kept_out_items(dataset)) if dataset.root else []
+    kept_keys = {image_key(item) for _, item in kept_out}
+
+    def check(job: tuple[str, Item]) -> MaskCounts | UserError | None:
+        try:
+            if job[0] == LABELED:
+                refuse_scored(job[1], kept_keys)
+            return _check(dataset, *job, full=mode == "full")
+        except UserError as error:
+            return error
+
+    bad, blank = list[Bad](), list[str]()
+    counts: dict[str, MaskCounts] = defaultdict(MaskCounts)
+    with _threads() as pool:
+        results = zip(jobs, pool.map(check, jobs), strict=True)
+        for (role, item), found in track(results, "checking files", len(jobs)):
+            if isinstance(found, UserError):
+                bad.append(Bad(role, item, found))
+            elif found:
+                counts[role].add(found)
+                blank += [item.id] if role == LABELED and found.values == {IGNORE_INDEX} else []
+    about_classes = [*_mask_notes(dataset, counts, bad), *class_notes(dataset.classes, counts)]
+    blank_ones = _blank_notes(blank, counts[LABELED].masks, about_classes)
+    notes = [*dataset.notes, *split.notes, *about_classes, *blank_ones]
+    if dataset.root and split.labeled:
+        notes += [*shared_masks(split.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
+        notes += leak_notes("unlabeled", split.unlabeled, kept_out)
+        train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
+        notes += listing_notes(dataset.config, dataset.root, train)
+    return Report(dataset, *_without(split, scored, bad), len(jobs), bad, notes, about_classes, dict(counts))
+
+
+def check_set(config: Config, out: Path | None = None) -> tuple[Table, Report]:
+    """Check all that a configuration can read: labelled and unlabelled images, and every split that is scored.
+
+    Args:
+        config: The data set and its split.
+        out: A JSON file for the report.
+
     Returns:
-        Notes: labelled images all of whose pixels are ignored.
+        Pixels and images per class, and the report.
 
     Raises:
-        UserError: Something cannot be used (all problems in one message, the first ten in full), or no labelled image
-            has a labelled pixel.
+        DataError: Something cannot be used; the notes are printed, and the file is written before.
     """
-    jobs = [(item, "labeled") for item in split.labeled]
-    jobs += [(item, "unlabeled") for item in split.unlabeled]
-    jobs += [(item, "scored") for item in eval_items]
-    jobs = [(item, role) for item, role in jobs if item.scene is None]
-
-    def check(job: tuple[Item, str]) -> tuple[str | None, bool]:
+    dataset = open_dataset(config.data)
+    split = draw_split(dataset, config.data, config.seed)
+    scored = {name: dataset.items(name) for name in ("val", "test", "holdout") if dataset.has(name)}
+    report = check_data(dataset, split, scored, config.data.check)
+    report.notes.extend(no_score_notes(dataset, config.validate_split))
+    if out:
         try:
-            return None, _check(dataset, *job, full=mode == "full")
-        except UserError as error:
-            return str(error), False
-
-    problems: list[str] = []
-    blank: list[str] = []
-    with ThreadPoolExecutor(2) as pool:
-        results = zip(jobs, pool.map(check, jobs), strict=True)
-        for job, (problem, is_blank) in track(results, "checking files", len(jobs)):
-            problems += [problem] if problem else []
-            blank += [job[0].id] if is_blank else []
-    if problems:
-        raise UserError(_list_problems(problems, len(jobs)))
-    return _blank_notes(blank, len(split.labeled))
+            out.write_text(json.dumps(report.figures(), indent=1), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {out} cannot be written: {error}") from error
+    print_notes(report.notes)
+    print_notes(report.settle(config.data.on_bad))
+    return class_table(dataset.classes, report.counts), report
 
 
-def _check(dataset: Dataset, item: Item, role: str, full: bool) -> bool:
-    """Read one item; True if it is labelled, but all its pixels are ignored."""
+def no_score_notes(dataset: Dataset, split: str) -> list[str]:
+    """A note that nothing will be scored while a run trains, if so."""
+    if dataset.has(split):
+        return []
+    able = sum(item.has_labels for item in dataset.items("train"))
+    remedy = f"; data.holdout={max(1, able // 5)} validate_split=holdout sets training images aside" if able > 1 else ""
+    return [f"the data set has no split {split}: nothing is scored while it trains, no best checkpoint kept{remedy}"]
+
+
+def print_notes(notes: list[str]) -> None:
+    """Print each on a line of its own."""
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+
+
+def readable(dataset: Dataset, items: list[Item]) -> list[Item]:
+    """Those of the images to be scored whose files can be used."""
+    return check_data(dataset, Split([], []), {"scored": items}).scored["scored"]
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """A thread per core; what has not begun is dropped where it is left early."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check(dataset: Dataset, role: str, item: Item, full: bool) -> MaskCounts | None:
+    """Read one item; what its mask holds, if that was decoded."""
+    check_name(item)
+    if role == LABELED and full:
+        return MaskCounts.of(dataset.read_pair(item)[1])
     if full:
         dataset.read_image(item)
     elif item.image is not None:
         check_headers(item.image, item.mask)
-    if role == "labeled":
-        return bool((dataset.read_targets(item) == IGNORE_INDEX).all())
-    if role == "scored" and (full or not item.has_labels):
-        dataset.read_targets(item, resized=False)
-    return False
+    if role == LABELED:
+        return MaskCounts.of(dataset.read_targets(item))
+    if role != "unlabeled" and (full or not item.has_labels):
+        return MaskCounts.of(dataset.read_targets(item, resized=False))
+    return None
 
 
-def _list_problems(problems: list[str], total: int) -> str:
-    shown = "\n".join(f"  - {problem}" for problem in problems[:SHOWN])
-    more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return f"{len(problems)} of {total} images cannot be used:\n{shown}{more}"
+def _mask_notes(dataset: Dataset, counts: dict[str, MaskCounts], bad: list[Bad]) -> list[str]:
+    """What the values look like; those of masks whose values were refused as they stand in the files."""
+    total = MaskCounts()
+    for found in counts.values():
+        total.add(found)
+    refused = MaskCounts()
+    for mask in [each.item.mask for each in bad if each.role != "unlabeled" and each.item.mask][:20]:
+        try:
+            refused.add(MaskCounts.of(read_mask(mask)))
+        except UserError:  # it is among the bad ones for that
+            continue
+    named = len(dataset.classes)
+    return [*dict.fromkeys(mask_notes(dataset.config, named, total) + mask_notes(dataset.config, named, refused))]
 
 
-def _blank_notes(blank: list[str], labeled: int) -> list[str]:
+def _blank_notes(blank: list[str], labeled: int, hints: list[str]) -> list[str]:
     if not blank:
         return []
-    names = ", ".join(blank[:3]) + ", ..." * (len(blank) > 3)
+    names = first_three(iter(blank))
     if len(blank) == labeled:
-        raise UserError(
-            f"all pixels of all {labeled} labelled images are ignored ({names}): nothing can be learned; "
-            f"look at data.ignored_values and data.class_map"
+        raise DataError(
+            f"all pixels of all {labeled} labelled images are ignored ({names}): nothing can be learned",
+            "; ".join(["look at data.ignored_values and data.class_map", *hints]),
         )
     return [f"all pixels of {len(blank)} of {labeled} labelled images are ignored: {names}"]
+
+
+def _without(split: Split, scored: dict[str, list[Item]], bad: list[Bad]) -> tuple[Split, dict[str, list[Item]]]:
+    """The lists without what cannot be used."""
+    lost = {(each.role, each.item) for each in bad}
+    labeled = [item for item in split.labeled if (LABELED, item) not in lost]
+    unlabeled = [item for item in split.unlabeled if ("unlabeled", item) not in lost]
+    rest = {name: [item for item in items if (name, item) not in lost] for name, items in scored.items()}
+    return Split(labeled, unlabeled, split.notes, split.share), rest

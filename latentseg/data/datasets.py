@@ -1,11 +1,6 @@
-"""Data sets: which images exist, which masks belong to them, and how both are read.
-
-A layout (voc, cityscapes, folder, scenes) is one function that lists the items of each split and says what the values
-of its masks mean; `Dataset` reads the items of any of them.
-"""
+"""Data sets: how the images and masks that a layout lists are read, and which classes they have."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,70 +10,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
+from latentseg.data.files import IMAGE_SUFFIXES
 from latentseg.data.images import (
-    CITYSCAPES,
-    CITYSCAPES_LABEL_IDS,
     IGNORE_INDEX,
-    IMAGE_SUFFIXES,
-    VOC_CLASSES,
     MaskValues,
     check_headers,
     class_palette,
-    data_folder,
     distinct_palette,
-    files_by_stem,
-    listing,
     read_mask,
     read_pair,
     read_rgb,
-    read_text,
     resized,
     resized_ids,
-    voc_color,
-    voc_root,
 )
-from latentseg.errors import UserError
-from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
-
-HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
-SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a data set.
-
-    Attributes:
-        id: Its name, unique in its split, and the line that names it in a list file.
-        image: Its file; None for a drawn scene.
-        mask: The file of its labels; None if it has none, or must not use them.
-        scene: Number of the drawn scene; None for files.
-    """
-
-    id: str
-    image: Path | None = None
-    mask: Path | None = None
-    scene: int | None = None
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether labels can be read for it."""
-        return self.mask is not None or self.scene is not None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a layout finds: items by split, and the meaning of mask values.
-
-    `values` maps mask value to class id (None: the value is the id), `classes` names the ids (None: the
-    configuration must), `colors` gives the RGB colour of a mask value, `root` is the folder lists refer to.
-    """
-
-    root: Path | None
-    splits: dict[str, list[Item]]
-    classes: tuple[str, ...] | None = None
-    values: dict[int, int] | None = None
-    colors: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+from latentseg.data.layouts import Item, Layout, hold_out, open_layout, scenes_layout
+from latentseg.errors import DataError, UserError
+from latentseg.scenes.draw import draw_scene
 
 
 class Dataset:
@@ -88,17 +35,19 @@ class Dataset:
         classes: Names of the classes, in the order of their ids.
         palette: RGB colour of each class, uint8, shape (C, 3).
         root: Folder that relative paths in list files refer to; None for scenes.
+        notes: What seems wrong with the names of images, masks and classes.
     """
 
     def __init__(self, layout: Layout, config: DataConfig, remember: bool = False) -> None:
         self.config, self.remember = config, remember
-        self.root = layout.root
+        self.root, self.notes = layout.root, list(layout.notes)
         self.classes = _class_names(layout, config)
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
         self.palette = class_palette(len(self.classes), values, layout.colors)
         ignored = [] if config.class_map else config.ignored_values
+        _refuse_ignored_classes(self.classes, values, ignored)
         self._values = MaskValues(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
-        self._splits = _hold_out(layout.splits, config.holdout)
+        self._splits = hold_out(layout.splits, config.holdout)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
     def has(self, split: str) -> bool:
@@ -169,7 +118,7 @@ class Dataset:
         if item.image is None:
             return self._ids(self._scene(item)[1], item)
         if item.mask is None:
-            raise UserError(f"image {item.image} has no mask, so it can be neither labelled nor scored; add one")
+            raise DataError("the image has no mask, so it can be neither labelled nor scored", "add one", item.image)
         raw = read_mask(item.mask)
         check_headers(item.image, item.mask, raw)
         return self._ids(raw, item)
@@ -184,8 +133,7 @@ def open_dataset(config: DataConfig, remember: bool = False) -> Dataset:
     Raises:
         UserError: The root is missing, not a folder or not laid out as `data.kind` says; the classes are unclear.
     """
-    layouts = {"voc": _voc, "cityscapes": _cityscapes, "folder": _folder, "scenes": _scenes}
-    return Dataset(layouts[config.kind](config), config, remember)
+    return Dataset(open_layout(config), config, remember)
 
 
 def write_scenes(config: DataConfig, folder: Path) -> int:
@@ -194,7 +142,7 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
     Raises:
         UserError: The folder exists and is not empty, or cannot be written.
     """
-    dataset = Dataset(_scenes(config), config.model_copy(update={"kind": "scenes", "resize": 1.0}))
+    dataset = Dataset(scenes_layout(config), config.model_copy(update={"kind": "scenes", "resize": 1.0}))
     items = [item for split in ("train", "val", "test") for item in dataset.items(split)]
     try:
         if folder.exists() and any(folder.iterdir()):
@@ -216,102 +164,6 @@ def write_scenes(config: DataConfig, folder: Path) -> int:
 @lru_cache(maxsize=8)  # image and targets of a scene come from one drawing
 def _draw(config: ScenesConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return draw_scene(config.seed, index, config.height, config.width)
-
-
-def _voc(config: DataConfig) -> Layout:
-    root = voc_root(data_folder(config.root, config.kind))
-    masks = _part(root, config.masks, "voc")
-    lists = _part(root, "ImageSets/Segmentation", "voc")
-    train = config.train_list or ("train_aug" if (lists / "train_aug.txt").is_file() else "train")
-    if not (lists / f"{train}.txt").is_file():
-        raise UserError(f"data.train_list={train}: no {train}.txt in {lists}, which holds {listing(lists)}")
-    have = {path.name for path in masks.iterdir()}
-    splits: dict[str, list[Item]] = {}
-    for split, name in (("train", train), ("val", "val"), ("test", "test")):
-        if (lists / f"{name}.txt").is_file():
-            lines = read_text(lists / f"{name}.txt").splitlines()
-            stems = [Path(line.split()[0]).stem for line in lines if line.strip()]  # some lists name files
-            splits[split] = [
-                Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if f"{i}.png" in have else None)
-                for i in dict.fromkeys(stems)
-            ]
-    ids = range(len(VOC_CLASSES))
-    return Layout(root, splits, VOC_CLASSES, {i: i for i in ids}, {i: voc_color(i) for i in ids})
-
-
-def _cityscapes(config: DataConfig) -> Layout:
-    root = data_folder(config.root, config.kind)
-    images, masks = (_part(root, name, "cityscapes") for name in ("leftImg8bit", "gtFine"))
-    splits: dict[str, list[Item]] = {}
-    for split in _split_folders(images):
-        splits[split] = []
-        for path in sorted((images / split).glob("*/*_leftImg8bit.png")):
-            stem = path.name.removesuffix("_leftImg8bit.png")
-            mask = masks / split / path.parent.name / f"{stem}_gtFine_labelIds.png"
-            splits[split].append(Item(f"{path.parent.name}/{stem}", path, mask if mask.is_file() else None))
-    values = dict.fromkeys(range(CITYSCAPES_LABEL_IDS), IGNORE_INDEX)
-    values |= {label: number for number, (label, _) in enumerate(CITYSCAPES.values())}
-    return Layout(root, splits, tuple(CITYSCAPES), values, dict(CITYSCAPES.values()))
-
-
-def _folder(config: DataConfig) -> Layout:
-    root = data_folder(config.root, config.kind)
-    images = _part(root, "images", "folder")
-    if (root / "masks").is_dir() and (root / "labels").is_dir():
-        raise UserError(f"data.root={root} holds both masks and labels; keep the one that has the masks")
-    masks = root / "labels" if (root / "labels").is_dir() else _part(root, "masks", "folder")
-    splits: dict[str, list[Item]] = {}
-    for split in _split_folders(images):
-        of_stem = files_by_stem(masks / split)
-        splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
-    names = root / "classes.txt"
-    lines = [line.strip() for line in read_text(names).splitlines()] if names.is_file() else []
-    return Layout(root, splits, tuple(line for line in lines if line) or None)
-
-
-def _scenes(config: DataConfig) -> Layout:
-    numbers = {"train": config.scenes.train, "val": config.scenes.val, "test": config.scenes.test}
-    splits: dict[str, list[Item]] = {}
-    for first, (split, number) in enumerate(numbers.items()):
-        splits[split] = [Item(f"{split}/{i}", scene=first * SCENES_APART + i) for i in range(number)]
-    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(PALETTE)}
-    values = {value: value for value in range(len(CLASSES))}
-    return Layout(None, splits, tuple(CLASSES), values, r_g_b)
-
-
-def _part(root: Path, name: str, kind: str) -> Path:
-    if not (root / name).is_dir():
-        expected = {
-            "voc": "JPEGImages, ImageSets/Segmentation and the masks (data.masks: SegmentationClassAug or "
-            "SegmentationClass)",
-            "cityscapes": "leftImg8bit/{train,val,test}/CITY and gtFine/{train,val,test}/CITY",
-            "folder": "images/{train,val,test} and masks/{train,val,test} (or labels/...)",
-        }[kind]
-        raise UserError(f"{root} has no folder {name}; data.kind={kind} expects {expected}; found {listing(root)}")
-    return root / name
-
-
-def _split_folders(images: Path) -> list[str]:
-    splits = [split for split in ("train", "val", "test") if (images / split).is_dir()]
-    if not splits:
-        raise UserError(f"{images} has none of the folders train, val, test; found {listing(images)}")
-    return splits
-
-
-def _hold_out(splits: dict[str, list[Item]], number: int) -> dict[str, list[Item]]:
-    """Move `number` training images that have labels, drawn with a fixed seed, to the split `holdout`."""
-    train = splits.get("train", [])
-    able = [item for item in train if item.has_labels]
-    if number == 0:
-        return splits
-    if number >= len(able):
-        raise UserError(f"data.holdout={number}, but only {len(able)} training images have labels; hold out fewer")
-    chosen = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))[:number]
-    held = {able[i] for i in chosen}
-    return splits | {
-        "train": [item for item in train if item not in held],
-        "holdout": [item for item in train if item in held],
-    }
 
 
 def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
@@ -338,6 +190,19 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
                 f"names {len(names)})"
             )
     return names
+
+
+def _refuse_ignored_classes(names: tuple[str, ...], values: dict[int, int], ignored: list[int]) -> None:
+    """A class all of whose values mean "no label" could never be learned; mostly the ids start at 1."""
+    lost = [value for value in ignored if values.get(value, IGNORE_INDEX) < IGNORE_INDEX]
+    lost = [value for value in lost if not any(values[value] == c and v not in ignored for v, c in values.items())]
+    if lost:
+        shift = "{" + ", ".join(f"{number + 1}: {number}" for number in range(len(names))) + "}"
+        more = f"; if the ids start at 1 and 0 means no label: 'data.class_map={shift}'" if 0 in lost else ""
+        raise UserError(
+            f"data.ignored_values={ignored}: value {lost[0]} is ignored, and is class {names[values[lost[0]]]!r} too, "
+            f"which could never be learned; take it out{more}"
+        )
 
 
 __all__ = [

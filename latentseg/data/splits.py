@@ -1,18 +1,24 @@
 """Which training images keep their labels: draws, list files, and the lists that a run leaves behind."""
 
-import difflib
 import re
-from collections.abc import Iterator, Set
-from dataclasses import dataclass, replace
+from collections.abc import Set
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from latentseg.config import DataConfig
+from latentseg.data.cover import cover_classes
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, image_files, read_text
-from latentseg.errors import UserError
+from latentseg.data.files import home_path, image_files, is_folder, shorten
+from latentseg.data.lists import image_key, read_list
+from latentseg.errors import DataError, UserError
+
+SMALL_DRAW = 200
+"""Draws of fewer images are looked at for classes that they lack, with data.every_class=null."""
+NUMBER_LENGTH = 40
+"""A longer text is no number."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,10 @@ class Split:
 
     labeled: list[Item]
     unlabeled: list[Item]
+    notes: list[str] = field(default_factory=list, compare=False)
+    """What is worth to know of the draw."""
+    share: str = field(default="", compare=False)
+    """Of what a fraction is one: "1/30 of the 367 training images"; else empty."""
 
 
 def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
@@ -28,7 +38,8 @@ def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
 
     "all" takes every training image that has a mask. A fraction counts all training images (floor) and draws among
     those with masks. The draw is the beginning of one permutation per seed, so a smaller draw with the same seed is
-    part of a larger one. Files in the folders of `data.unlabeled` follow; a file found twice counts once.
+    part of a larger one, but for images that are brought in for their classes (`data.every_class`). Files in the
+    folders of `data.unlabeled` follow; a file found twice counts once.
 
     Args:
         dataset: The data set.
@@ -39,16 +50,24 @@ def draw_split(dataset: Dataset, config: DataConfig, seed: int) -> Split:
         UserError: No labelled image, more than have masks, a bad list file, or an image both labelled and not.
     """
     train = dataset.items("train")
-    number = _number(config.labeled, len(train))
+    number, notes = _number(config.labeled, len(train)), list[str]()
     if config.labeled == "all":
-        labeled = _all_labeled(train)
+        labeled = _all_labeled(dataset, train)
     elif number is None:
-        labeled = read_list(dataset, Path(str(config.labeled)).expanduser())
+        labeled = read_list(dataset, home_path(str(config.labeled)))
     else:
-        labeled = _draw(dataset, config, number, seed if config.split_seed is None else config.split_seed)
-    used = {_key(item) for item in labeled}
-    rest = {key: replace(item, mask=None) for item in train if (key := _key(item)) not in used}
-    return Split(labeled, [*rest.values(), *_further(config.unlabeled, used, rest.keys())])
+        labeled, notes = _draw(dataset, config, number, seed if config.split_seed is None else config.split_seed)
+    used = {image_key(item) for item in labeled}
+    rest = {key: replace(item, mask=None) for item in train if (key := image_key(item)) not in used}
+    is_share = number is not None and not str(config.labeled).strip().isdigit()
+    bare = len(train) - sum(item.has_labels for item in train)
+    without = f", of which {bare} have no mask" if bare else ""
+    return Split(
+        labeled,
+        [*rest.values(), *_further(config.unlabeled, used, rest.keys())],
+        notes,
+        f"{config.labeled} of the {len(train)} training images{without}" if is_share else "",
+    )
 
 
 def write_split(split: Split, folder: Path) -> None:
@@ -56,7 +75,10 @@ def write_split(split: Split, folder: Path) -> None:
 
     Raises:
         UserError: The folder cannot be written.
+        DataError: The name of an image cannot stand in a list.
     """
+    for item in (*split.labeled, *split.unlabeled):
+        check_name(item)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, items in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):
@@ -65,153 +87,75 @@ def write_split(split: Split, folder: Path) -> None:
         raise UserError(f"the split cannot be written to {folder}: {error}") from error
 
 
-def read_list(dataset: Dataset, path: Path) -> list[Item]:
-    """Read a list of labelled images: a training id, or `image mask`, per line.
-
-    The paths of a pair are absolute, or relative to the list file or to the root of the data set. A pair may name
-    files outside the data set; its id is then the pair itself, with absolute paths.
+def check_name(item: Item) -> None:
+    """Refuse an image whose name cannot stand in a list.
 
     Raises:
-        UserError: The file is missing, or a line is unknown, repeated, without mask, or not for training.
+        DataError: The name is not UTF-8, or holds the end of a line.
     """
-    if not path.is_file():
-        raise UserError(
-            f'data.labeled={path} is no fraction (1/8), number (12) or "all", and no list file of that name exists'
-        )
-    known = {item.id: item for item in dataset.items("train")}
-    files = {item.image.resolve(): item for item in known.values() if item.image}
-    kept_out = {
-        item.image.resolve() if item.image else item.id: split
-        for split in ("val", "test", "holdout")
-        if dataset.has(split)
-        for item in dataset.items(split)
-    }
-    chosen: dict[str | Path, Item] = {}
-    text = read_text(path)
-    if dataset.config.kind == "cityscapes":  # UniMatch's lists name the same labels under numbers of their own
-        text = text.replace("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        item = known.get(line.strip()) or _pair(line.strip(), [path.parent, dataset.root], files)
-        if item is None:
-            raise UserError(f"{place}: {_unknown(line.strip(), dataset, list(known))}")
-        if not item.has_labels:
-            raise UserError(f"{place}: image {item.id} has no mask, so it cannot be labelled; add one or drop it")
-        if _key(item) in chosen:
-            raise UserError(f"{place}: image {item.id} is listed twice; remove one of the lines")
-        if item.id not in known and _key(item) in kept_out and _key(item) not in files:
-            raise UserError(f"{place}: {item.image} is part of split {kept_out[_key(item)]}, not of train; drop it")
-        chosen[_key(item)] = item
-    if not chosen:
-        raise UserError(f"data.labeled={path} lists no image; at least one must be labelled")
-    return list(chosen.values())
+    if len(item.id.splitlines()) > 1 or any("\udc80" <= sign <= "\udcff" for sign in item.id):
+        cause = "the name of the file is not UTF-8, or holds the end of a line"
+        raise DataError(cause, "rename it: lists of images are text", ascii(str(item.image or item.id)))
 
 
 def _number(labeled: str | float, images: int) -> int | None:
     """How many images a number or a fraction asks for; None for anything else."""
-    text = str(labeled)
-    if not re.fullmatch(r"\s*\d+(\s*/\s*\d+|\.\d*(e-?\d+)?|e-?\d+)?\s*", text):
+    text = str(labeled).strip()
+    if len(text) > NUMBER_LENGTH or not re.fullmatch(r"\d+(\s*/\s*\d+|\.\d*(e-?\d+)?|e-?\d+)?", text):
         return None
-    if text.strip().isdigit():
-        return int(text)
-    number = int(images * Fraction(text.replace(" ", "")))
+    share = text.replace(" ", "")
+    if not text.isdigit():
+        fits = "/" in share or 1e-9 < float(share) < 1  # others would take a while as a fraction
+        number = int(images * Fraction(share)) if fits else 0
+    else:
+        number = int(text)
     if number == 0:
         raise UserError(
-            f"data.labeled={labeled} of {images} training images is less than one image; "
+            f"data.labeled={labeled} of {images} training images is less than one image, or no share of them; "
             f"take a larger fraction, or a number such as data.labeled=1"
         )
     return number
 
 
-def _all_labeled(train: list[Item]) -> list[Item]:
+def _all_labeled(dataset: Dataset, train: list[Item]) -> list[Item]:
     labeled = [item for item in train if item.has_labels]
     if not labeled:
-        raise UserError(
-            f"data.labeled=all, but none of the {len(train)} training images has a mask (a file of the same name in "
-            f"the masks' folder)"
-        )
+        raise DataError(f"data.labeled=all, but none of the {len(train)} training images has a mask", _names(dataset))
     return labeled
 
 
-def _draw(dataset: Dataset, config: DataConfig, number: int, seed: int) -> list[Item]:
+def _draw(dataset: Dataset, config: DataConfig, number: int, seed: int) -> tuple[list[Item], list[str]]:
     train = dataset.items("train")
     able = [item for item in train if item.has_labels]
     if number > len(able):
-        raise UserError(
+        raise DataError(
             f"data.labeled={config.labeled} asks for {number} labelled images, but {len(able)} of the {len(train)} "
-            f"training images have a mask (a file of the same name in the masks' folder)"
+            f"training images have a mask",
+            _names(dataset),
         )
     order = [able[i] for i in np.random.default_rng(seed).permutation(len(able))]
-    return (_cover(dataset, order, number) if config.every_class else order)[:number]
+    if config.every_class or (config.every_class is None and number < SMALL_DRAW):
+        return cover_classes(dataset, order, number, strict=bool(config.every_class))
+    return order[:number], []
 
 
-def _cover(dataset: Dataset, order: list[Item], number: int) -> list[Item]:
-    """Move images to the front so that the first `number` hold every class.
-
-    Classes are served from the rarest to the commonest; one that is not covered yet takes the first image of the
-    permutation that holds it.
-    """
-    holds = [set(np.unique(dataset.read_targets(item)).tolist()) - {IGNORE_INDEX} for item in order]
-    images = {c: [i for i, held in enumerate(holds) if c in held] for c in set().union(*holds)}
-    front: list[int] = []
-    for c in sorted(images, key=lambda c: (len(images[c]), c)):
-        if not any(c in holds[i] for i in front):
-            front.append(images[c][0])
-    if len(front) > number:
-        covered = set().union(*(holds[i] for i in front[:number]))
-        missing = ", ".join(dataset.classes[c] for c in sorted(images.keys() - covered))
-        raise UserError(
-            f"data.every_class: {number} labelled images are too few, this draw needs {len(front)}; not covered: "
-            f"{missing}. Raise data.labeled or change the seed"
-        )
-    return [order[i] for i in front] + [item for i, item in enumerate(order) if i not in front]
+def _names(dataset: Dataset) -> str:
+    """What to do about images without masks."""
+    return "; ".join(dataset.notes) or "a mask is a file of the image's name in the masks' folder"
 
 
 def _further(folders: list[str], labeled: Set[str | Path], known: Set[str | Path]) -> list[Item]:
     items: dict[str | Path, Item] = {}
     for name in folders:
-        folder = Path(name).expanduser()
-        files = image_files(folder) if folder.is_dir() else []
+        folder = home_path(name)
+        files = image_files(folder) if is_folder(folder) else []
         if not files:
-            state = "holds no image" if folder.is_dir() else "is not a folder"
-            raise UserError(f"data.unlabeled: {folder} {state}; correct or remove it")
+            state = "holds no image" if is_folder(folder) else "is not a folder"
+            raise DataError(f"data.unlabeled: {shorten(name, 200)} {state}", "correct or remove it")
         for path in (file.resolve() for file in files):
             if path in labeled:
-                raise UserError(f"{path} is labelled, and in the folder {folder} of data.unlabeled; take it out there")
+                cause = "an image is labelled, and in a folder of data.unlabeled"
+                raise DataError(cause, "take it out there", path, str(folder))
             if path not in known:
                 items[path] = Item(str(path), path)
     return list(items.values())
-
-
-def _key(item: Item) -> str | Path:
-    """What makes two items the same image: the file, whatever leads to it."""
-    return item.image.resolve() if item.image else item.id
-
-
-def _pair(line: str, bases: list[Path | None], files: dict[Path, Item]) -> Item | None:
-    """The item of an `image mask` line; paths may hold spaces, so every gap is tried."""
-    for gap in re.finditer(r"\s+", line):
-        image, mask = (next(_existing(part, bases), None) for part in (line[: gap.start()], line[gap.end() :]))
-        if image and mask:
-            known = files.get(image)
-            same = known is not None and known.mask is not None and known.mask.resolve() == mask
-            return known if same else Item(f"{image} {mask}", image, mask)
-    return None
-
-
-def _existing(name: str, bases: list[Path | None]) -> Iterator[Path]:
-    """Files a path can mean; published lists write paths below the root with a leading slash."""
-    options = [Path(name)] if Path(name).is_absolute() else []
-    options += [base / name.lstrip("/") for base in bases if base]
-    return (option.resolve() for option in options if option.is_file())
-
-
-def _unknown(line: str, dataset: Dataset, known: list[str]) -> str:
-    for split in ("holdout", "val", "test"):
-        if dataset.has(split) and line in {item.id for item in dataset.items(split)}:
-            return f"image {line} is part of split {split}, not of train; remove the line"
-    near = difflib.get_close_matches(line, known, n=3)
-    hint = f"; near: {', '.join(near)}" if near else ""
-    return f"{line} is neither a training image nor a pair `image mask` of files that exist{hint}"

@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from latentseg.config import Mark, marked
 from latentseg.console import track
+from latentseg.data.check import readable
 from latentseg.data.datasets import Dataset, Item
+from latentseg.data.report import CHECK
 from latentseg.distributed import all_reduce_sum, rank, world
 from latentseg.engine import connected, full_speed, make_fabric
 from latentseg.inference.model import Model, open_data, read_scored
@@ -58,27 +62,31 @@ class Evaluation:
     """Options that were not those of the run, as key=value, but for those that change no score (`Mark.RUNTIME`)."""
     root: str | None = None
     """Folder of the data set; None for drawn scenes."""
+    skipped: int = 0
+    """Images that cannot be used and were left out (data.on_bad=skip)."""
+    notes: list[str] = field(default_factory=list)
+    """What makes the scores mean less than they seem to: classes that were not labelled, or are not in the masks."""
 
     def __repr__(self) -> str:
-        score, where = f"mIoU {100 * self.scores.miou:.2f} %", f"{self.split}, {self.images} images"
+        score, where = f"mIoU {self.scores.miou_text('%')}", f"{self.split}, {self.images} images"
         return f"Evaluation({self.run!r}, {self.checkpoint} checkpoint, step {self.step}, {where}: {score})"
 
     def to_json(self) -> str:
         """All figures; NaN, the IoU of an absent class, becomes null."""
         return json.dumps(finite_or_none(asdict(self)), indent=1, allow_nan=False)
 
-    def table(self) -> Table:
-        """IoU per class and the summary, in %."""
-        table = Table(title=f"{self.run}: {self.split}, {self.images} images, step {self.step}")
+    def table(self) -> RenderableType:
+        """IoU per class and the summary, in %; the notes follow."""
+        skipped = f" ({self.skipped} more cannot be used)" if self.skipped else ""
+        table = Table(title=f"{self.run}: {self.split}, {self.images} images{skipped}, step {self.step}")
         table.add_column("class")
         table.add_column("IoU %", justify="right")
         for name, iou in zip(self.classes, self.scores.iou, strict=True):
             table.add_row(name, "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
         table.add_section()
-        left_out = f" ({self.scores.absent} classes left out)" if self.scores.absent else ""
-        table.add_row(f"mIoU{left_out}", f"{100 * self.scores.miou:.2f}")
+        table.add_row("mIoU", self.scores.miou_text())
         table.add_row("pixel accuracy", f"{100 * self.scores.pixel_accuracy:.2f}")
-        return table
+        return Group(table, *(Text(f"note: {note}", style="yellow") for note in self.notes))
 
 
 def evaluate(
@@ -99,7 +107,8 @@ def evaluate(
     """
     opened = open_run(run, overrides)
     dataset = open_data(opened)
-    items = dataset.items(split)
+    every = dataset.items(split)
+    items = readable(dataset, every) if opened.config.data.on_bad == "skip" else every
     kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
         model = Model.open(opened, checkpoint)
@@ -116,9 +125,20 @@ def evaluate(
             scores=result,
             overrides=kept,
             root=opened.config.data.root,
+            skipped=len(every) - len(items),
+            notes=_score_notes(opened.folder),
         )
         if rank() == 0:
             name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])
             path = free_path(opened.folder / f"{name[:200]}.json")
             write_atomically(path, evaluation.to_json().encode())
     return evaluation
+
+
+def _score_notes(run: Path) -> list[str]:
+    """What the check before the training noted of classes; nothing for an older run, or a folder that was changed."""
+    try:
+        notes = json.loads((run / "split" / CHECK).read_text(encoding="utf-8"))["score_notes"]
+        return [str(note) for note in notes]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -58,6 +58,12 @@ class Record:
         value = self.scores.get(split, {}).get("miou")
         return 100 * value if number(value) else None
 
+    def few_classes(self, split: str) -> list[str]:
+        """Over how many classes the score is, where these are not all."""
+        ious = self.scores.get(split, {}).get("iou") or []
+        known = sum(map(number, ious)) if self.options.get("inference.miou_over") != "all" else len(ious)
+        return [f"{known} of {len(ious)} classes"] if known < len(ious) else []
+
 
 @dataclass(frozen=True)
 class Line:

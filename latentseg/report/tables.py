@@ -182,8 +182,8 @@ def run_table(named: dict[str, Record], splits: list[str]) -> Table:
         row = [Entry(name), *(Entry(str(run.options.get(key, DASH))) for key in keys)]
         for split in splits:
             score, step = run.miou(split), run.scores.get(split, {}).get("step")
-            note = f"step {step}" * (step != run.step)
-            row.append(Entry(DASH, kind="missing") if score is None else Entry(f"{score:.2f}", note))
+            notes = [f"step {step}"] * (step != run.step) + run.few_classes(split)
+            row.append(Entry(DASH, kind="missing") if score is None else Entry(f"{score:.2f}", ", ".join(notes)))
         rows.append(row)
     return Table("Scores", ["run", *keys.values(), *(f"{split}: mIoU in %" for split in splits)], rows)
 

@@ -139,7 +139,8 @@ def dry_run(config: Config, run: Path | None = None, resume: bool = False) -> Ta
     dataset = open_dataset(config.data, remember=config.cache == "images")
     split = draw_split(dataset, config.data, config.seed)
     scored = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
-    check_data(dataset, split, scored, "quick")
+    report = check_data(dataset, split, {config.validate_split: scored}, "quick")
+    report.settle(config.data.on_bad)
     costs = measure_costs(config, dataset)
     table = Table(title="expected, from a few timed steps", show_header=False)
     for name, text in _lines(config, costs, start, split, len(scored), run or Path()):

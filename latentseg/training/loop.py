@@ -10,15 +10,14 @@ from torch import Tensor
 from latentseg.analysis import figures_while_training
 from latentseg.config import Config
 from latentseg.console import console, track_steps
-from latentseg.data.batches import batch_notes
-from latentseg.data.check import check_data
+from latentseg.data.changes import changed_files, remember_files
+from latentseg.data.check import print_notes
 from latentseg.data.datasets import Item
 from latentseg.distributed import average, from_first, is_first, peers_named, world
 from latentseg.engine import connected, full_speed
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
-from latentseg.methods.table import METHODS
 from latentseg.runs.folder import (
     LOCK,
     Log,
@@ -30,6 +29,7 @@ from latentseg.runs.folder import (
     recorded_precision,
 )
 from latentseg.runs.locks import hold
+from latentseg.training.notes import check_first
 from latentseg.training.trainer import Trainer
 
 ANALYSED = 200
@@ -54,13 +54,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
     if resume:
         config = recorded_precision(folder, config)
     trainer = Trainer.open(config)
+    trainer, scored, report = check_first(trainer)
     dataset, split = trainer.dataset, trainer.split
-    scored = dataset.items(config.validate_split) if dataset.has(config.validate_split) else []
-    if is_first():
-        notes = check_data(dataset, split, scored, config.data.check)
-        processes, mixes = config.devices * config.num_nodes, METHODS[config.method.name].cutmix
-        for note in notes + batch_notes(split, config.batch_size, trainer.method.uses_unlabeled, mixes, processes):
-            console.print(f"note: {note}", style="yellow", markup=False)
     with ExitStack() as stack:
         stack.enter_context(connected(trainer.fabric))
         stack.enter_context(full_speed())
@@ -68,13 +63,19 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
         def begin() -> tuple[Run, int]:
             make_folder(folder)
             stack.enter_context(hold(folder / LOCK, f"the run {folder}"))
+            if resume:
+                print_notes(changed_files(split, {config.validate_split: scored}, folder / "split"))
             run_folder = create_run(folder, config, dataset, split)
+            remember_files(split, {config.validate_split: scored}, folder / "split")
+            if report:
+                report.write(folder / "split")
             entry = run_folder.checkpoints.last() if resume else None
             start = entry.step if entry else 0
             several = f", {world()} processes" if world() > 1 else ""
+            share = f" ({split.share})" if split.share else ""
             console.print(
-                f"{folder}: {config.method.name}, {len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled "
-                f"images, {len(dataset.classes)} classes, steps {start} to {config.steps}{several}",
+                f"{folder}: {config.method.name}, {len(split.labeled)} labelled{share} and {len(split.unlabeled)} "
+                f"unlabelled images, {len(dataset.classes)} classes, steps {start} to {config.steps}{several}",
                 markup=False,
                 highlight=False,
             )
@@ -83,6 +84,8 @@ def train(config: Config, run: str | Path | None = None, resume: bool = False) -
         run_folder, start = from_first(begin)
         with peers_named():
             _fit(trainer, scored, run_folder, start)
+    if report and scored:
+        print_notes(report.score_notes)
     return run_folder
 
 
@@ -166,7 +169,7 @@ def _validate(trainer: Trainer, items: list[Item], run: Run, log: Log | None) ->
     if log is None:
         return
     log.write(step, {f"{config.validate_split}_{name}": figure for name, figure in figures.items()})
-    console.print(f"step {step}: mIoU {100 * result.miou:.2f} on {config.validate_split}", highlight=False)
+    console.print(f"step {step}: mIoU {result.miou_text()} on {config.validate_split}", highlight=False)
     best = run.checkpoints.best()
     if best is None or best.miou is None or result.miou > best.miou:
         tensors = _finite(trainer.state.tensors(optimizers=False), step)

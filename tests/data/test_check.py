@@ -1,21 +1,29 @@
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from checking import notes_of, report_of
 from PIL import Image
+from typer.testing import CliRunner
 
+from latentseg.cli import app
 from latentseg.config import DataConfig
-from latentseg.data.check import check_data
-from latentseg.data.datasets import open_dataset
+from latentseg.data.check import check_data, check_set, readable
+from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
+from latentseg.presets import load_config
 
 
 def check(root: Path, mode: str, labeled: str | int = "all") -> list[str]:
-    config = DataConfig.model_validate({"root": str(root), "labeled": labeled, "check": mode})
-    dataset = open_dataset(config)
-    return check_data(dataset, draw_split(dataset, config, 0), dataset.items("val"), config.check)
+    report = report_of(root, mode, labeled=labeled)
+    report.settle("stop")
+    return report.notes
 
 
 @pytest.mark.parametrize("mode", ["full", "quick"])
@@ -32,26 +40,138 @@ def test_all_problems_come_in_one_error(folder_set: Callable[..., Path], mode: s
     (root / "masks/val/01.png").unlink()
     with pytest.raises(UserError) as error:
         check(root, mode)
-    lines = str(error.value).splitlines()
-    assert lines[0] == "13 of 16 images cannot be used:"
-    assert len(lines) == 12
-    assert "00.png is 16x12, but its mask" in lines[1]
-    assert lines[-1] == "  and 3 more"
+    assert error.value.status == 3
+    first = str(error.value).splitlines()[0]
+    assert first == "13 of 16 images cannot be used; mend them, or go on without them by data.on_bad=skip:"
+    bad = report_of(root, mode).bad
+    assert [each.item.id for each in bad if each.role == "labeled"] == [f"{i:02}" for i in range(12)]
+    assert "3x3" in str(bad[0].error)
+    assert "9 (192 pixels)" in str(bad[11].error)
+    assert (bad[12].role, bad[12].cause) == ("val", "the image has no mask, so it can be neither labelled nor scored")
+    assert bad[12].place == str(root / "images/val/01.png")
 
 
-def test_every_role_is_checked(folder_set: Callable[..., Path]) -> None:
-    root = folder_set(train=2, val=3)
-    (root / "images/train/00.png").write_bytes((root / "images/train/00.png").read_bytes()[:300])
-    (root / "masks/val/00.png").unlink()
-    Image.new("L", (16, 12), 9).save(root / "masks/val/01.png")
-    Image.new("L", (12, 16)).save(root / "masks/val/02.png")
-    with pytest.raises(UserError) as full:
-        check(root, "full")
-    for part in ("train/00.png has no readable", "val/00.png has no mask", "9 (192 pixels)", "val/02.png is 16x12"):
-        assert part in str(full.value)
-    with pytest.raises(UserError) as quick:
+def test_problems_are_grouped_by_cause(folder_set: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line per cause, the commonest first, with the first three files; plain messages are their own causes."""
+    root = folder_set(train=9, val=1)
+    really = Dataset.read_pair
+
+    def read(dataset: Dataset, item: Item) -> Any:
+        if item.id in {"02", "03", "04", "05"}:
+            raise DataError("it is blue", "paint it", item.image, f"shade {item.id}")
+        if item.id == "01":
+            raise UserError("01 is odd; look at it")
+        return really(dataset, item)
+
+    monkeypatch.setattr(Dataset, "read_pair", read)
+    report = report_of(root)
+    with pytest.raises(DataError) as error:
+        report.settle("stop")
+    place = root / "images/train"
+    assert str(error.value).splitlines()[1:] == [
+        "  4 x it is blue; paint it:",
+        f"      {place}/02.png (shade 02), {place}/03.png (shade 03), {place}/04.png (shade 04), ...",
+        "  1 x 01 is odd; look at it:",
+        "      01",
+    ]
+    causes = report.figures()["bad"]
+    assert [(cause["cause"], len(cause["files"])) for cause in causes] == [
+        ("it is blue", 4),
+        ("01 is odd; look at it", 1),
+    ]
+    monkeypatch.setattr("latentseg.data.report.GROUPS", 1)
+    with pytest.raises(DataError, match=r"and 1 further causes$"):
+        report.settle("stop")
+
+
+def test_bad_images_can_be_left_out(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = folder_set(train=6, val=2, bare=2)
+    for path in ("images/train/00.png", "masks/train/03.png", "images/val/01.png"):
+        (root / path).write_text("broken")
+    report = report_of(root)
+    (note,) = report.settle("skip")
+    assert note.startswith("3 of 8 images cannot be used; they are left out (data.on_bad=skip):")
+    assert [item.id for item in report.split.labeled] == ["02", "04", "05"]
+    assert [item.id for item in report.split.unlabeled] == ["01"]
+    assert [item.id for item in report.scored["val"]] == ["00"]
+    report.write(tmp_path)
+    rows = [line.split("\t")[:2] for line in (tmp_path / "skipped.txt").read_text().splitlines()]
+    assert rows == [["labeled", "03"], ["unlabeled", "00"], ["val", "01"]]
+    dataset = open_dataset(DataConfig(root=str(root)))
+    assert [item.id for item in readable(dataset, dataset.items("val"))] == ["00"]
+    for name in ("02", "04", "05"):
+        (root / f"masks/train/{name}.png").write_text("broken")
+    with pytest.raises(DataError, match="no labelled image is left: mend some"):
+        report_of(root).settle("skip")
+
+
+def test_a_labelled_file_that_is_scored_is_refused(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3, val=1)
+    for part in ("images", "masks"):
+        (root / part / "train/02.png").unlink()
+        (root / part / "train/02.png").symlink_to(root / part / "val/00.png")
+    with pytest.raises(DataError, match="1 x a labelled image is part of val, test or holdout too"):
         check(root, "quick")
-    assert "2 of 5" in str(quick.value)  # neither the pixels of images nor the scored masks are decoded
+    (root / "list.txt").write_text("00\n01\n")
+    (note,) = notes_of(root, labeled=str(root / "list.txt"))  # as an unlabelled one it is noted
+    assert "unlabelled images have the content of images of val" in note
+
+
+@pytest.mark.parametrize("mode", ["full", "quick"])
+def test_classes_without_pixels_are_noted(folder_set: Callable[..., Path], mode: str) -> None:
+    root = folder_set(train=3, val=2)
+    for i in range(3):
+        Image.fromarray(np.full((12, 16), i % 2, np.uint8)).save(root / f"masks/train/{i:02}.png")
+    report = report_of(root, mode)
+    (note,) = report.score_notes
+    where = "no labelled pixel of class sky in the 3 labelled images, but in val"
+    assert note.startswith(where if mode == "full" else "class sky in no mask that was read (3 labelled)")
+    assert report.notes == [note]
+    labeled = report.figures()["classes"]["labeled"]
+    assert labeled["ground"] == {"pixels": 2 * 12 * 16, "images": 2}
+    assert ("val" in report.counts) == (mode == "full")
+
+
+def test_refused_values_bring_the_map_that_helps(folder_set: Callable[..., Path]) -> None:
+    """Ids that start at 1: value 3 has no name; masks of 0 and 255 that were resized smoothly have many values."""
+    root = folder_set(train=2, val=1)
+    for mask in (root / "masks").rglob("*.png"):
+        Image.fromarray(np.resize(np.arange(4, dtype=np.uint8), (12, 16))).save(mask)
+    report = report_of(root)
+    assert len(report.bad) == 3
+    assert any("'data.class_map={1: 0, 2: 1, 3: 2}'" in note for note in report.notes)
+    for mask in (root / "masks").rglob("*.png"):
+        square = np.zeros((48, 64), np.uint8)
+        square[10:33, 15:50] = 255
+        Image.fromarray(square).resize((16, 12), Image.Resampling.BILINEAR).save(mask)
+    assert any("resized smoothly" in note for note in notes_of(root))
+
+
+def test_the_verb_prints_notes_and_counts_and_writes_json(
+    folder_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = folder_set(train=4, val=0)
+    (root / "images/train/x.heic").write_bytes(b"")
+    config = load_config("folder", [f"data.root={root}", "data.labeled=all"])
+    table, report = check_set(config, tmp_path / "report.json")
+    assert [len(list(column.cells)) for column in table.columns] == [4, 4]
+    assert (report.images, report.bad) == (4, [])
+    err = capsys.readouterr().err
+    assert "1 .heic (x.heic)" in err
+    assert "no split val" in err
+    assert "data.holdout=1 validate_split=holdout" in err
+    assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
+    (root / "images/train/01.png").write_text("broken")
+    with pytest.raises(DataError, match="1 of 4 images cannot be used"):
+        check_set(config, tmp_path / "report.json")
+    assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 1
+    with pytest.raises(UserError, match="cannot be written"):
+        check_set(config, tmp_path / "no/folder.json")
+
+
+def test_the_check_needs_no_torch() -> None:
+    code = "import sys, latentseg.data.check; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 def test_an_unlabelled_image_needs_content_but_no_good_mask(folder_set: Callable[..., Path]) -> None:
@@ -61,7 +181,7 @@ def test_an_unlabelled_image_needs_content_but_no_good_mask(folder_set: Callable
     split = draw_split(dataset, config, 0)
     hidden = split.unlabeled[0].id
     (root / f"masks/train/{hidden}.png").write_text("broken")
-    assert check_data(dataset, split, [], "full") == []
+    assert check_data(dataset, split, {}, "full").bad == []
     (root / f"images/train/{hidden}.png").write_text("broken")
     for mode in ("full", "quick"):
         with pytest.raises(UserError, match="no readable image content"):
@@ -82,4 +202,20 @@ def test_blank_labels_are_noted_or_refused(folder_set: Callable[..., Path]) -> N
 def test_scenes_need_no_check() -> None:
     config = DataConfig.model_validate({"kind": "scenes", "scenes": {"train": 300}})
     dataset = open_dataset(config)
-    assert check_data(dataset, draw_split(dataset, config, 0), dataset.items("val")) == []
+    report = check_data(dataset, draw_split(dataset, config, 0), {"val": dataset.items("val")})
+    assert (report.images, report.bad, report.notes) == (0, [], [])
+
+
+def test_the_verb_takes_a_folder(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    """All its masks are looked at; status 3 if one cannot be used, with the report written all the same."""
+    root = folder_set(train=4, val=1)
+    command = ["data", "check", str(root), "--json", str(tmp_path / "report.json")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "5 of 5 images can be used" in done.output
+    assert json.loads((tmp_path / "report.json").read_text())["classes"]["labeled"]["ground"]["images"] == 4
+    (root / "masks/train/01.png").write_text("broken")
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, DataError)
+    assert done.exception.status == 3
+    assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 1

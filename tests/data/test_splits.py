@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def test_all_takes_every_image_with_a_mask(folder_set: Callable[..., Path]) -> N
     assert len(split.unlabeled) == 8
     for mask in (root / "masks" / "train").iterdir():
         mask.unlink()
-    with pytest.raises(UserError, match="none of the 12 training images has a mask"):
+    with pytest.raises(UserError, match=r"none of the 12 training images has a mask.*a mask is a file of"):
         draw(root, "all")
 
 
@@ -80,20 +81,97 @@ def test_all_leaves_nothing_unlabelled_and_too_little_is_refused(folder_set: Cal
         draw(root, "lists/absent.txt")
 
 
-def test_every_class_occurs(folder_set: Callable[..., Path]) -> None:
+@pytest.fixture
+def rare(folder_set: Callable[..., Path]) -> Path:
+    """Class 1 in two of 20 images, class 2 in one, everywhere class 0."""
     root = folder_set(train=20)
-    for i in range(20):  # class 1 in two images, class 2 in one, everywhere class 0
+    for i in range(20):
         raw = np.zeros((12, 16), np.uint8)
         raw[0, 0] = {4: 1, 9: 1, 17: 2}.get(i, 0)
         Image.fromarray(raw).save(root / f"masks/train/{i:02}.png")
+    return root
+
+
+@pytest.mark.parametrize("every_class", [None, True])
+def test_images_of_missing_classes_replace_the_last_of_a_draw(rare: Path, every_class: bool | None) -> None:
+    changed = 0
     for seed in range(5):
-        chosen = ids(draw(root, 3, seed=seed, every_class=True).labeled)
+        plain = ids(draw(rare, 4, seed=seed, every_class=False).labeled)
+        split = draw(rare, 4, seed=seed, every_class=every_class)
+        chosen = ids(split.labeled)
         assert "17" in chosen
         assert {"04", "09"} & set(chosen)
-        assert chosen == ids(draw(root, 5, seed=seed, every_class=True).labeled)[:3]
-    assert any("17" not in ids(draw(root, 3, seed=seed).labeled) for seed in range(5))
-    with pytest.raises(UserError, match=r"1 labelled images are too few.*not covered: thing"):
-        draw(root, 1, every_class=True)
+        kept = [name for name in plain if name in chosen]
+        came = [name for name in chosen if name not in plain]
+        assert chosen == kept + came  # in the order of the draw, the new ones at its end
+        useless = [name for name in plain if name not in {"04", "09", "17"}]
+        assert kept == [name for name in plain if name not in useless[len(useless) - len(came) :]]
+        assert len(split.notes) == bool(came)
+        for name in came:
+            assert name in split.notes[0]
+        changed += len(came)
+    assert changed
+    order = ids(draw(rare, 20, every_class=False).labeled)
+    first = next(name for name in order if name in {"04", "09"})
+    assert first in ids(draw(rare, 2, every_class=None).labeled)  # the first one of the permutation
+
+
+def test_a_draw_that_holds_every_class_stays_as_it_is(rare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = ids(draw(rare, 20, every_class=False).labeled)
+    enough = max(order.index("17"), min(order.index("04"), order.index("09"))) + 1
+    read: list[str] = []
+    really = Dataset.read_targets
+
+    def noted(dataset: Dataset, item: Item) -> Any:
+        read.append(item.id)
+        return really(dataset, item)
+
+    monkeypatch.setattr(Dataset, "read_targets", noted)
+    for every_class in (None, True):
+        split = draw(rare, enough, every_class=every_class)
+        assert ids(split.labeled) == order[:enough]
+        assert split.notes == []
+        assert sorted(read) == sorted(order[:enough])  # no other mask is read
+        read.clear()
+    draw(rare, 1, every_class=False)
+    monkeypatch.setattr("latentseg.data.splits.SMALL_DRAW", 1)
+    assert ids(draw(rare, 1).labeled) == order[:1]  # large draws are left alone
+    assert read == []
+
+
+def test_too_few_images_hold_as_many_classes_as_they_can(rare: Path) -> None:
+    with pytest.raises(UserError, match=r"1 labelled images are too few; not covered: (thing|sky)\."):
+        draw(rare, 1, every_class=True)
+    split = draw(rare, 1)
+    assert len(split.labeled) == 1
+    assert "1 labelled images are too few to hold every class; not covered: " in split.notes[-1]
+
+
+def test_the_fewest_images_are_found_where_replacing_one_by_one_fails(folder_set: Callable[..., Path]) -> None:
+    """Three images of one class each, and one of two of them with the fourth: no single one of the three can leave."""
+    root = folder_set(train=4)
+    (root / "classes.txt").write_text("a\nb\nc\nd\n")
+    order = ids(draw(root, 4, every_class=False).labeled)
+    for name, held in zip(order, ([0, 1], [2, 0], [1], [3, 0]), strict=True):
+        raw = np.resize(np.array(held, np.uint8), (12, 16))
+        Image.fromarray(raw).save(root / f"masks/train/{name}.png")
+    assert set(ids(draw(root, 3, every_class=True).labeled)) == {order[0], order[1], order[3]}
+    for name, held in zip(order, ([0, 1], [1, 2], [2, 0], [3, 0]), strict=True):
+        Image.fromarray(np.resize(np.array(held, np.uint8), (12, 16))).save(root / f"masks/train/{name}.png")
+    assert ids(draw(root, 2, every_class=True).labeled) == [order[1], order[3]]
+
+
+def test_a_broken_mask_does_not_end_the_draw(rare: Path) -> None:
+    """The data check tells of it, with all others."""
+    (rare / "masks/train/17.png").write_text("no image")
+    assert len(draw(rare, 4).labeled) == 4
+
+
+def test_a_fraction_says_of_what(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=12, bare=8)
+    assert draw(root, "1/4").share == "1/4 of the 12 training images, of which 8 have no mask"
+    assert draw(root, 3).share == ""
+    assert draw(root, "all").share == ""
 
 
 def test_lists_hold_ids_or_pairs(folder_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -162,10 +240,45 @@ def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
     assert ids(split.unlabeled) == ["ulm/ulm_000002_000019"]
 
 
+@pytest.mark.parametrize("labeled", ["x" * 5000, "~nobody_of_this_name/list.txt", "a\0b", "9" * 5000])
+def test_odd_names_of_lists_are_no_crash(folder_set: Callable[..., Path], labeled: str) -> None:
+    with pytest.raises(UserError, match="no list file of that name exists") as error:
+        draw(folder_set(train=2), labeled)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("labeled", ["1e-999999999", "1e999999999", "0", "0/5", "3.5"])
+def test_odd_numbers_are_refused_at_once(folder_set: Callable[..., Path], labeled: str) -> None:
+    dataset = open_dataset(DataConfig(root=str(folder_set(train=2))))
+    with pytest.raises(UserError, match="less than one image, or no share"):
+        draw_split(dataset, DataConfig.model_construct(labeled=labeled), 0)
+
+
+def test_lists_of_windows_are_read(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = folder_set(train=3)
+    lines = "".join(f"images\\train\\{name}.png masks\\train\\{name}.png\r\n" for name in ("02", "00"))
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-be"):
+        mark = "\ufeff" * (encoding == "utf-16-be")
+        (tmp_path / "list.txt").write_bytes((mark + lines).encode(encoding))
+        assert ids(draw(root, str(tmp_path / "list.txt")).labeled) == ["02", "00"]
+    (tmp_path / "list.txt").write_bytes("größe\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"list\.txt: cannot be read as text in UTF-8.*iconv"):
+        draw(root, str(tmp_path / "list.txt"))
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_names_that_no_list_can_hold_are_refused(folder_set: Callable[..., Path], tmp_path: Path, name: bytes) -> None:
+    root = folder_set(train=2)
+    (root / "images/train/00.png").rename(root / f"images/train/{os.fsdecode(name)}.png")
+    with pytest.raises(UserError, match="is not UTF-8, or holds the end of a line"):
+        write_split(draw(root, 1), tmp_path / "split")
+    assert not (tmp_path / "split").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "lists no image"),
+        ("", "the list holds no image"),
         ("frame1\n", r"line 1: frame1 is neither .*near: frame01"),
         ("frame01\nframe01\n", "line 2: image frame01 is listed twice"),
         ("frame01\nimages/train/frame01.png masks/train/frame01.png", "listed twice"),
@@ -173,6 +286,10 @@ def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
         ("judge\n", "judge is part of split val"),
         ("images/val/judge.png masks/val/judge.png\n", "part of split val"),
         ("frame01 masks/none.png\n", "neither a training image nor a pair"),
+        ("a.png,b.png\n", r"a space or a tab between them \(no comma\)"),
+        ("x" * 300 + " y\n", rf"line 1: {'x' * 57}\.\.\. is neither"),
+        ("a secret of another file " * 40, "line 1: a secret of another file a secret of another file a secre... is"),
+        ("a\0b\n", "zero bytes"),
     ],
 )
 def test_bad_lists_are_explained(folder_set: Callable[..., Path], tmp_path: Path, text: str, message: str) -> None:
@@ -208,7 +325,7 @@ def test_overlap_is_refused(folder_set: Callable[..., Path], tmp_path: Path) -> 
     (tmp_path / "pile").mkdir()
     for image in (root / "images/train").iterdir():
         (tmp_path / "pile" / image.name).symlink_to(image)
-    with pytest.raises(UserError, match="is labelled, and in the folder"):
+    with pytest.raises(UserError, match="is labelled, and in a folder"):
         draw(root, 1, unlabeled=[str(tmp_path / "pile")])
 
 

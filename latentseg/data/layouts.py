@@ -1,0 +1,196 @@
+"""Layouts: each is one function that lists the items of each split and says what the values of its masks mean."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from latentseg.config import DataConfig
+from latentseg.data.files import data_folder, files_by_stem, is_file, listing, read_text, shorten, voc_root
+from latentseg.data.images import CITYSCAPES, CITYSCAPES_LABEL_IDS, IGNORE_INDEX, VOC_CLASSES, voc_color
+from latentseg.data.pairing import near_names, orphan_notes
+from latentseg.errors import DataError, UserError
+from latentseg.scenes.draw import CLASSES, PALETTE
+
+HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
+SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
+NO_CLASS = "__ignore__"
+"""First line of LabelMe's labels.txt: its id is -1, saved as 255, so that the next line has the id 0."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a data set.
+
+    Attributes:
+        id: Its name, unique in its split, and the line that names it in a list file.
+        image: Its file; None for a drawn scene.
+        mask: The file of its labels; None if it has none, or must not use them.
+        scene: Number of the drawn scene; None for files.
+    """
+
+    id: str
+    image: Path | None = None
+    mask: Path | None = None
+    scene: int | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels can be read for it."""
+        return self.mask is not None or self.scene is not None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a layout finds: items by split, and the meaning of mask values.
+
+    `values` maps mask value to class id (None: the value is the id), `classes` names the ids (None: the
+    configuration must), `colors` gives the RGB colour of a mask value, `root` is the folder lists refer to, `notes` say
+    what seems wrong with the names of images, masks and classes.
+    """
+
+    root: Path | None
+    splits: dict[str, list[Item]]
+    classes: tuple[str, ...] | None = None
+    values: dict[int, int] | None = None
+    colors: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def open_layout(config: DataConfig) -> Layout:
+    """List the images and masks of a data set.
+
+    Raises:
+        UserError: The root is missing or no folder, or not laid out as `data.kind` says.
+    """
+    layouts = {"voc": _voc, "cityscapes": _cityscapes, "folder": _folder, "scenes": scenes_layout}
+    return layouts[config.kind](config)
+
+
+def _voc(config: DataConfig) -> Layout:
+    root = voc_root(data_folder(config.root, config.kind))
+    masks = _part(root, config.masks, "voc")
+    lists = _part(root, "ImageSets/Segmentation", "voc")
+    train = config.train_list or ("train_aug" if (lists / "train_aug.txt").is_file() else "train")
+    if not is_file(lists / f"{train}.txt"):
+        raise UserError(f"data.train_list={shorten(train)}: no such list in {lists}, which holds {listing(lists)}")
+    have = {path.stem for path in masks.iterdir() if path.suffix == ".png"}
+    images = {path.stem for path in (root / "JPEGImages").iterdir()}
+    splits: dict[str, list[Item]] = {}
+    notes: list[str] = []
+    for split, name in (("train", train), ("val", "val"), ("test", "test")):
+        if (lists / f"{name}.txt").is_file():
+            lines = [line.strip() for line in read_text(lists / f"{name}.txt").splitlines() if line.strip()]
+            splits[split] = [
+                Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if i in have else None)
+                for i in dict.fromkeys(_voc_id(line, images) for line in lines)
+            ]
+            bare = [item.id for item in splits[split] if item.mask is None]
+            if near := near_names(sorted(have - {item.id for item in splits[split]}), bare):
+                notes += orphan_notes(split, masks, sorted(near), bare)
+    ids = range(len(VOC_CLASSES))
+    return Layout(root, splits, VOC_CLASSES, {i: i for i in ids}, {i: voc_color(i) for i in ids}, tuple(notes))
+
+
+def _voc_id(line: str, images: set[str]) -> str:
+    """The image that a line of a list means: its id, which may hold dots and spaces, or its file, or both files."""
+    first = line.split(maxsplit=1)[0]
+    files = [found.group(1) for found in re.finditer(r"([^/\\]+?)\.(?:jpe?g|png)(?=\s|$)", line, re.IGNORECASE)]
+    for name in (line, *files, first):
+        if name in images:
+            return name
+    with_flag = re.fullmatch(r"\S+\s+-?[01]", line)  # VOC's lists of one class
+    return files[0] if files else first if with_flag else line
+
+
+def _cityscapes(config: DataConfig) -> Layout:
+    root = data_folder(config.root, config.kind)
+    images, masks = (_part(root, name, "cityscapes") for name in ("leftImg8bit", "gtFine"))
+    splits: dict[str, list[Item]] = {}
+    for split in _split_folders(images):
+        splits[split] = []
+        for path in sorted((images / split).glob("*/*_leftImg8bit.png")):
+            stem = path.name.removesuffix("_leftImg8bit.png")
+            mask = masks / split / path.parent.name / f"{stem}_gtFine_labelIds.png"
+            splits[split].append(Item(f"{path.parent.name}/{stem}", path, mask if mask.is_file() else None))
+    values = dict.fromkeys(range(CITYSCAPES_LABEL_IDS), IGNORE_INDEX)
+    values |= {label: number for number, (label, _) in enumerate(CITYSCAPES.values())}
+    return Layout(root, splits, tuple(CITYSCAPES), values, dict(CITYSCAPES.values()))
+
+
+def _folder(config: DataConfig) -> Layout:
+    root = data_folder(config.root, config.kind)
+    images = _part(root, "images", "folder")
+    if (root / "masks").is_dir() and (root / "labels").is_dir():
+        raise UserError(f"data.root={root} holds both masks and labels; keep the one that has the masks")
+    masks = root / "labels" if (root / "labels").is_dir() else _part(root, "masks", "folder")
+    splits: dict[str, list[Item]] = {}
+    notes: list[str] = []
+    for split in _split_folders(images):
+        of_stem = files_by_stem(masks / split)
+        splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
+        bare = [item.id for item in splits[split] if item.mask is None]
+        notes += orphan_notes(split, masks / split, sorted(of_stem.keys() - {item.id for item in splits[split]}), bare)
+    names, more = _listed_classes(root / "classes.txt")
+    return Layout(root, splits, names or None, notes=(*notes, *more))
+
+
+def _listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the classes in a file, one a line, and notes; none if there is no file."""
+    lines = [line.strip() for line in read_text(path).splitlines()] if path.is_file() else []
+    names = [line for line in lines if line]
+    if NO_CLASS not in names:
+        return tuple(names), []
+    if names[0] != NO_CLASS:
+        raise DataError(
+            f"{NO_CLASS} is no class, and stands among the classes", "remove its line, or put it first", path
+        )
+    second = f", so {names[1]} is id 0" if len(names) > 1 else ""
+    return tuple(names[1:]), [f"{path} begins with LabelMe's {NO_CLASS} (id -1, saved as 255): it is no class{second}"]
+
+
+def scenes_layout(config: DataConfig) -> Layout:
+    """The drawn scenes, which have numbers instead of files."""
+    numbers = {"train": config.scenes.train, "val": config.scenes.val, "test": config.scenes.test}
+    splits: dict[str, list[Item]] = {}
+    for first, (split, number) in enumerate(numbers.items()):
+        splits[split] = [Item(f"{split}/{i}", scene=first * SCENES_APART + i) for i in range(number)]
+    r_g_b = {value: (int(r), int(g), int(b)) for value, (r, g, b) in enumerate(PALETTE)}
+    values = {value: value for value in range(len(CLASSES))}
+    return Layout(None, splits, tuple(CLASSES), values, r_g_b)
+
+
+def _part(root: Path, name: str, kind: str) -> Path:
+    if not (root / name).is_dir():
+        expected = {
+            "voc": "JPEGImages, ImageSets/Segmentation and the masks (data.masks: SegmentationClassAug or "
+            "SegmentationClass)",
+            "cityscapes": "leftImg8bit/{train,val,test}/CITY and gtFine/{train,val,test}/CITY",
+            "folder": "images/{train,val,test} and masks/{train,val,test} (or labels/...)",
+        }[kind]
+        raise UserError(f"{root} has no folder {name}; data.kind={kind} expects {expected}; found {listing(root)}")
+    return root / name
+
+
+def _split_folders(images: Path) -> list[str]:
+    splits = [split for split in ("train", "val", "test") if (images / split).is_dir()]
+    if not splits:
+        raise UserError(f"{images} has none of the folders train, val, test; found {listing(images)}")
+    return splits
+
+
+def hold_out(splits: dict[str, list[Item]], number: int) -> dict[str, list[Item]]:
+    """Move `number` training images that have labels, drawn with a fixed seed, to the split `holdout`."""
+    train = splits.get("train", [])
+    able = [item for item in train if item.has_labels]
+    if number == 0:
+        return splits
+    if number >= len(able):
+        raise UserError(f"data.holdout={number}, but only {len(able)} training images have labels; hold out fewer")
+    chosen = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))[:number]
+    held = {able[i] for i in chosen}
+    return splits | {
+        "train": [item for item in train if item not in held],
+        "holdout": [item for item in train if item in held],
+    }

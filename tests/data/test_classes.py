@@ -1,0 +1,100 @@
+"""Masks whose counts are known by construction."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentseg.config import DataConfig
+from latentseg.data.classes import MaskCounts, class_figures, class_notes, class_table, mask_notes
+
+NAMES = ("ground", "disc", "bar")
+
+
+def counts(*masks: list[list[int]]) -> MaskCounts:
+    found = MaskCounts()
+    for mask in masks:
+        found.add(MaskCounts.of(np.array(mask, np.uint8)))
+    return found
+
+
+def test_pixels_and_images_are_counted() -> None:
+    found = counts([[0, 0, 1], [0, 255, 1]], [[0, 0, 0]])
+    assert found.masks == 2
+    assert (found.pixels[[0, 1, 2, 255]].tolist(), found.images[[0, 1, 2, 255]].tolist()) == (
+        [6, 2, 0, 1],
+        [2, 1, 0, 1],
+    )
+    assert found.values == {0, 1, 255}
+    table = class_table(NAMES, {"labeled": found, "val": counts([[2, 2]])})
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [
+        ["ground", "disc", "bar", "no label"],
+        ["6 (2)", "2 (1)", "0 (0)", "1 (1)"],
+        ["0 (0)", "0 (0)", "2 (1)", "0 (0)"],
+    ]
+    figures = class_figures(NAMES, {"labeled": found})
+    assert figures == {
+        "labeled": {
+            "ground": {"pixels": 6, "images": 2},
+            "disc": {"pixels": 2, "images": 1},
+            "bar": {"pixels": 0, "images": 0},
+        }
+    }
+    wide = MaskCounts.of(np.array([[0, 300, -1, 7]], np.int32))
+    assert wide.values == {0, 7}
+
+
+def test_classes_without_pixels_are_named() -> None:
+    whole = counts([[0, 1, 2]])
+    assert class_notes(NAMES, {"labeled": whole, "val": counts([[0]])}) == []
+    assert class_notes(NAMES, {"val": whole}) == []  # nothing is known of the labelled ones
+    (note,) = class_notes(NAMES, {"labeled": counts([[0, 1]], [[1, 1]]), "val": whole})
+    assert note.startswith("no labelled pixel of class bar in the 2 labelled images, but in val: ")
+    (note,) = class_notes(NAMES, {"labeled": counts([[0, 1, 255]]), "val": counts([[0]])})
+    assert note.startswith("class bar in no mask that was read (1 labelled, 1 of val): ")
+    notes = class_notes(NAMES, {"labeled": counts([[0, 255]])})
+    assert notes[0].startswith("classes disc, bar in no mask that was read (1 labelled): ")
+    assert notes[1] == "all labelled pixels are of one class, ground: there is nothing to tell apart"
+
+
+def test_values_that_want_a_map_are_recognised() -> None:
+    config = DataConfig()
+    (note,) = mask_notes(config, 2, counts([[0, 255]]))
+    assert note.endswith("'data.class_map={0: 0, 255: 1}'")
+    for found, classes in (
+        (counts([[0, 1, 255]]), 2),
+        (counts([[0, 255]]), 3),
+        (counts([[0]]), 2),
+        (counts([[255]]), 2),
+    ):
+        assert mask_notes(config, classes, found) == []
+    (note,) = mask_notes(config, 3, counts([[0, 1, 3]]))
+    assert note.endswith("'data.class_map={1: 0, 2: 1, 3: 2}'")
+    assert mask_notes(config, 3, counts([[0, 1, 4]])) == []
+    assert mask_notes(DataConfig(class_map={0: 0}), 2, counts([[0, 255]])) == []
+    assert mask_notes(DataConfig(kind="voc"), 2, counts([[0, 255]])) == []
+
+
+@pytest.mark.parametrize("values", [[0, 2, 6, 10], [0, 255]])
+def test_masks_that_were_resized_smoothly_are_suspected(values: list[int]) -> None:
+    yy, xx = np.mgrid[:96, :96]
+    inner = (yy - 40) ** 2 + (xx - 50) ** 2 < 900
+    ids = np.where(inner, len(values) - 1, np.where(xx < 20, 1, 0))
+    image = Image.fromarray(np.array(values, np.uint8)[ids])
+    for how, suspected in ((Image.Resampling.BILINEAR, True), (Image.Resampling.NEAREST, False)):
+        found = MaskCounts.of(np.array(image.resize((41, 41), how)))
+        assert bool(found.resized_smoothly()) == suspected
+        assert any("resized smoothly" in note for note in mask_notes(DataConfig(), 2, found)) == suspected
+        assert not set(found.resized_smoothly()) & set(np.unique(np.array(image)).tolist())
+
+
+def test_thin_things_and_random_masks_are_not_suspected() -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    for c, x in enumerate(range(2, 50, 6), start=1):
+        mask[:, x] = c  # poles, one pixel wide
+    assert MaskCounts.of(mask).resized_smoothly() == []
+    noise = np.random.default_rng(0).integers(0, 11, (60, 60)).astype(np.uint8)
+    assert MaskCounts.of(noise).resized_smoothly() == []
+    mask[:, 52:] = 20
+    mask[:, 50], mask[:, 51] = 12, 16  # two classes on a slope may be chance
+    assert MaskCounts.of(mask).resized_smoothly() == []

@@ -1,0 +1,44 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from checking import notes_of
+
+from latentseg.data.datasets import Item
+from latentseg.data.leaks import leak_notes, shared_masks
+
+
+def test_the_same_bytes_are_found_under_any_name(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = folder_set(train=4, val=3)
+    assert notes_of(root, labeled=2) == []
+    (tmp_path / "pool").mkdir()
+    shutil.copy(root / "images/val/01.png", tmp_path / "pool/copy.png")
+    (note,) = notes_of(root, labeled=2, unlabeled=[str(tmp_path / "pool")])
+    assert note.startswith(f"1 unlabelled images have the content of images of val ({tmp_path / 'pool/copy.png'} = 01)")
+    (note,) = notes_of(root, labeled=2, unlabeled=[str(root / "images/val")])  # the very files
+    assert note.startswith("3 unlabelled images have the content of images of val")
+    for part in ("images", "masks"):
+        shutil.copy(root / part / "val/02.png", root / part / "train/twin.png")
+        (root / part / "test").mkdir()
+        shutil.copy(root / part / "train/00.png", root / part / "test/00.png")
+    notes = notes_of(root, labeled="all")
+    assert [note.partition(":")[0] for note in notes] == [
+        "1 labelled images have the content of images of test (00)",
+        "1 labelled images have the content of images of val (twin = 02)",
+    ]
+
+
+def test_images_of_one_size_are_not_the_same(tmp_path: Path) -> None:
+    for name, content in (("a", b"123"), ("b", b"124"), ("c", b"12")):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    items = [Item(name, tmp_path / f"{name}.png") for name in "abc"]
+    assert leak_notes("labeled", items[:1], [("val", items[1]), ("val", items[2])]) == []
+    assert leak_notes("labeled", [Item("gone", tmp_path / "gone.png"), Item("3", scene=3)], [("val", items[0])]) == []
+
+
+def test_a_mask_of_two_images_is_named() -> None:
+    items = [Item("a", Path("a.png"), Path("m.png")), Item("b", Path("b.png"), Path("m.png"))]
+    (note,) = shared_masks(items)
+    assert note.startswith("1 masks belong to several labelled images, as ")
+    assert note.endswith("m.png to a.png, b.png: look at the list")
+    assert shared_masks(items[:1]) == []
