@@ -12,7 +12,6 @@ from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.presets import dump_config, load_config
 from latentseg.runs.folder import (
-    Log,
     Run,
     check_run_folder,
     create_run,
@@ -21,6 +20,7 @@ from latentseg.runs.folder import (
     open_run,
     read_metrics,
 )
+from latentseg.runs.log import Log
 
 CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
 
@@ -86,14 +86,12 @@ def test_the_log_goes_on_after_the_last_checkpoint(tmp_path: Path) -> None:
     log = Log(tmp_path, 0)
     for step in (1, 2, 3):
         log.write(step, {"ce": step / 2, "val_iou": [0.5, math.nan]})
-    log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "c')
     expected = [{"step": step, "ce": step / 2, "val_iou": [0.5, None]} for step in (1, 2, 3)]
     assert read_metrics(tmp_path) == expected
     log = Log(tmp_path, 2)
     log.write(3, {"ce": 9.0})
-    log.close()
     assert read_metrics(tmp_path) == [*expected[:2], {"step": 3, "ce": 9.0}]
     assert list((tmp_path / "tensorboard").iterdir())
 
