@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tiny import StoppedError, on_call, stop
 
 from latentseg import quickstart
 from latentseg.errors import UserError
+from latentseg.inference.evaluate import evaluate
 from latentseg.runs.folder import open_run
 
 SMALL = [
@@ -30,7 +32,13 @@ def test_two_runs_on_the_same_labels_a_table_and_a_picture(
 ) -> None:
     monkeypatch.setattr(quickstart, "console", Console(width=120))
     out = tmp_path / "first"
-    quickstart.quickstart(out, SMALL)
+    monkeypatch.setattr(quickstart, "evaluate", on_call(2, evaluate, stop))
+    with pytest.raises(StoppedError):
+        quickstart.quickstart(out, SMALL)
+    monkeypatch.setattr(quickstart, "evaluate", evaluate)
+    began = [(out / name / "environment.json").stat().st_mtime_ns for name in quickstart.METHODS]
+    quickstart.quickstart(out, SMALL)  # the same command goes on
+    assert [(out / name / "environment.json").stat().st_mtime_ns for name in quickstart.METHODS] == began
     supervised, latent = open_run(out / "supervised"), open_run(out / "latent")
     assert (supervised.config.method.name, latent.config.method.name) == ("supervised", "latent")
     labels = [(out / name / "split" / "labeled.txt").read_text() for name in ("supervised", "latent")]

@@ -9,9 +9,10 @@ import pytest
 
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
 from latentseg.runs.folder import (
+    LOCK,
     Run,
     check_run_folder,
     create_run,
@@ -19,6 +20,7 @@ from latentseg.runs.folder import (
     free_path,
     open_run,
     read_metrics,
+    recorded_precision,
 )
 from latentseg.runs.log import Log
 
@@ -53,6 +55,60 @@ def test_creating_it_again_changes_nothing(tmp_path: Path) -> None:
     make(tmp_path / "run")
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
     assert not (tmp_path / "run" / "split-now").exists()
+
+
+LEFT = (".config.yaml.tmp", ".DS_Store", "Thumbs.db", f"{LOCK}.0123", f".{LOCK}.0123")
+
+
+def test_what_a_kill_or_a_file_manager_leaves_makes_no_run(tmp_path: Path) -> None:
+    for name in LEFT:
+        (tmp_path / name).write_text("half a line")
+    for resume in (False, True):
+        check_run_folder(tmp_path, CONFIG, resume)
+    make(tmp_path)
+    with pytest.raises(RunError, match="is not empty"):
+        check_run_folder(tmp_path, CONFIG, resume=False)
+    check_run_folder(tmp_path, CONFIG, resume=True)
+    (tmp_path / "other" / ".git").mkdir(parents=True)
+    with pytest.raises(RunError, match="is not empty"):
+        check_run_folder(tmp_path / "other", CONFIG, resume=False)
+
+
+def test_a_run_folder_that_was_half_made_is_made_whole(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole").folder
+    make(tmp_path / "half")
+    for path in (tmp_path / "half" / "environment.json", tmp_path / "half" / "split" / "unlabeled.txt"):
+        path.unlink()
+    (tmp_path / "half" / "classes.json").write_text("[{")
+    check_run_folder(tmp_path / "half", CONFIG, resume=True)
+    make(tmp_path / "half")
+    for name in ("config.yaml", "classes.json", "split/labeled.txt", "split/unlabeled.txt"):
+        assert (tmp_path / "half" / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 100_000, '[{"name": "a", "color": [0, 0, 256]}]', '[{"name": "a", "color": [-1, 0, 0]}]', '[{"name": "a"}]']
+    + ['[{"name": "a", "color": [1, 2]}]', '{"name": 3}', "7", "null"],
+)  # fmt: skip
+def test_classes_of_others_that_make_no_sense_are_one_message(tmp_path: Path, text: str) -> None:
+    folder = make(tmp_path / "run").folder
+    (folder / "classes.json").write_text(text)
+    with pytest.raises(RunError, match=r"classes\.json cannot be read"):
+        open_run(folder)
+
+
+def test_a_run_without_its_split_does_not_go_on(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run").folder
+    (folder / "split" / "unlabeled.txt").unlink()
+    with pytest.raises(RunError, match=r"split/unlabeled\.txt cannot be read: No such file"):
+        make(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", '{"precision": "half"}', '{"precision": []}', "\x00"])
+def test_an_environment_that_makes_no_sense_leaves_the_precision_open(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_text(text)
+    assert recorded_precision(tmp_path, CONFIG) == CONFIG
 
 
 def test_another_draw_is_another_run(tmp_path: Path) -> None:
