@@ -111,11 +111,11 @@ class Checkpoints:
 
     def last(self) -> Entry | None:
         """The newest checkpoint, or None."""
-        return (self._found(best=False) or [None])[-1]
+        return next(reversed(self._found(best=False)), None)
 
     def best(self) -> Entry | None:
         """The checkpoint with the best validation score, or None."""
-        return (self._found(best=True) or [None])[-1]
+        return next(reversed(self._found(best=True)), None)
 
     def take_up(self, step: int) -> None:
         """Forget a best checkpoint from after `step`, which a resumed run has yet to reach again; renew the index."""
@@ -217,7 +217,7 @@ def _entry(path: Path, noted: dict[str, dict[str, Any]]) -> Entry | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            head = json.loads(file.read(length)) if length <= LARGEST_HEAD else None
+            head = json.loads(file.read(length) if length <= LARGEST_HEAD else b"")
         strings = head.get("__metadata__")
         if strings is not None:
             seal = json.loads(strings[SEAL])

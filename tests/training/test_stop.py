@@ -42,13 +42,10 @@ def sends(number: int) -> Callable[[Any], Any]:
     return send
 
 
-def stopped(number: int) -> Any:
+def stopped(number: signal.Signals) -> Any:
     """The exception that a signal leads to."""
-    return (
-        pytest.raises(KeyboardInterrupt)
-        if number == signal.SIGINT
-        else pytest.raises(SystemExit, match=f"{STATUS[number]}")
-    )  # type: ignore[index]
+    status = f"{STATUS[number]}"
+    return pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else pytest.raises(SystemExit, match=status)
 
 
 def last_step(folder: Path) -> int:
@@ -58,7 +55,11 @@ def last_step(folder: Path) -> int:
 
 @pytest.mark.parametrize("number", STATUS)
 def test_a_signal_ends_the_step_and_saves(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     handlers = [signal.getsignal(each) for each in NUMBERS]
     with monkeypatch.context() as patch:
@@ -126,7 +127,12 @@ def test_filling_the_cache_stops_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert last_step(tmp_path / "run") == 0
     assert not list((tmp_path / "cache").glob("*.lock"))
     seen: list[Tensor] = []
-    monkeypatch.setattr(caching, "_encode", lambda segmenter, images: seen.append(images) or encode(segmenter, images))
+
+    def note(segmenter: Any, images: Tensor) -> Any:
+        seen.append(images)
+        return encode(segmenter, images)
+
+    monkeypatch.setattr(caching, "_encode", note)
     train(config, tmp_path / "run", resume=True)
     assert len(seen) == 1 + 12 - 2  # the shapes; two images were done
 
@@ -213,11 +219,13 @@ def begin(folder: Path, seconds: float, *options: str) -> "subprocess.Popen[str]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_loaders_wait_while_a_signal_reaches_their_whole_group(whole: Path, tmp_path: Path, number: int) -> None:
+def test_loaders_wait_while_a_signal_reaches_their_whole_group(
+    whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     run = begin(tmp_path / "run", 0.5, "workers=2")
     os.killpg(run.pid, number)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == STATUS[number], said  # type: ignore[index]
+    assert run.returncode == STATUS[number], said
     assert "saved step_0000000" in said
     assert "Traceback" not in said
     assert last_step(tmp_path / "run") > 0
@@ -227,7 +235,7 @@ def test_loaders_wait_while_a_signal_reaches_their_whole_group(whole: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(tmp_path: Path, number: int) -> None:
+def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
     run = begin(tmp_path / "run", 60)
     for _ in range(2):
         run.send_signal(number)
