@@ -55,10 +55,15 @@ def _show(table: RenderableType) -> None:
 
 @app.command()
 def train(
-    source: Source,
+    source: Annotated[
+        str | None, typer.Argument(help="A preset, a YAML file, or a run folder.", metavar="PRESET_OR_YAML")
+    ] = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    origin: Annotated[
+        Path | None, typer.Option("--from", help="A run whose weights a new run begins with, and its options if alone.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
     ] = False,
@@ -66,11 +71,17 @@ def train(
     """Train a segmenter.
 
     For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
+    With its weights: latentseg train --from runs/first steps=40000 --run runs/second
     """
+    overrides = overrides or []
+    if origin and (source is None or "=" in source):
+        overrides, source = [*([source] if source else []), *overrides], str(origin)
+    if source is None:
+        raise UserError("name a preset (see `latentseg presets`), a YAML file, or a run folder")
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
-        run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [], of_run)
+        run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
+    config = load_config(source, overrides, of_run)
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
@@ -79,7 +90,7 @@ def train(
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
 
-    result = run_training(config, run, resume)
+    result = run_training(config, run, resume, origin)
     if is_first():
         console.print(f"run folder: {result.folder}", markup=False, highlight=False)
 

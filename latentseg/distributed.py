@@ -14,7 +14,7 @@ import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 
 Thing = TypeVar("Thing")
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
@@ -94,18 +94,32 @@ def average(tensors: Iterable[Tensor]) -> None:
     torch._foreach_copy_(several, [piece.view_as(tensor) for piece, tensor in zip(pieces, several, strict=True)])
 
 
+def largest(number: int, device: torch.device) -> int:
+    """The largest of a number over all processes; in one process it costs nothing."""
+    if world() == 1:
+        return number
+    told = torch.tensor(number, device=device)
+    distributed.all_reduce(told, distributed.ReduceOp.MAX)
+    return int(told)
+
+
 @contextmanager
 def peers_named() -> Iterator[None]:
-    """Say it plainly when a connection is lost because another process has ended.
+    """Say it plainly when another process has ended: a peer, or one that loads data.
 
     Raises:
-        UserError: Another process is gone.
+        RunError: Another process is gone.
     """
     try:
         yield
     except RuntimeError as error:
+        if "DataLoader worker" in str(error) and "Traceback" not in str(error):
+            raise RunError(
+                f"a process that loads data was killed, as a rule because memory is full ({error}). Take fewer "
+                f"(workers=N) and go on with --resume: the run is as of its last checkpoint"
+            ) from error
         if world() > 1 and any(sign in str(error) for sign in LOST):
-            raise UserError(
+            raise RunError(
                 f"process {rank()} of {world()} ends because another one has; its message says why. Start all of them "
                 f"again with --resume: the run goes on from its last checkpoint"
             ) from error
@@ -126,11 +140,11 @@ def from_first(function: Callable[[], Thing]) -> Thing:
         try:
             found[0] = function()
         except UserError as problem:
-            error, found[1] = problem, str(problem)
+            error, found[1] = problem, problem.status
     distributed.broadcast_object_list(found)
     if error is not None:
         raise error
     if found[1] is not None:
-        raise SystemExit(2)
+        raise SystemExit(found[1])
     result: Thing = found[0]
     return result

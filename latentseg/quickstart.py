@@ -1,7 +1,6 @@
 """The first look: the baseline and our method on the same few labelled street scenes."""
 
 import math
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +12,8 @@ from latentseg.inference.evaluate import Evaluation, evaluate
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
+from latentseg.runs.folder import read_metrics
+from latentseg.sweeps.cells import training_seconds
 from latentseg.training.loop import train
 
 METHODS = ("supervised", "latent_match")
@@ -23,26 +24,25 @@ console = Console(soft_wrap=True)
 
 
 def quickstart(out: Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
-    """Train preset `scenes_match` with both methods, print both scores and draw one picture.
+    """Train preset `scenes_match` with both methods, print both scores, draw a picture. Interrupted, it goes on.
 
     Args:
-        out: New folder for the two run folders and `comparison.png`.
+        out: Folder for the two run folders and `comparison.png`: a new one, or one that was not finished.
         overrides: `key=value` for both runs.
 
     Raises:
-        UserError: The folder is not empty, or several processes are asked for.
+        UserError: The folder holds something else or a finished quickstart, or several processes are asked for.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {*METHODS, ".DS_Store"}):
         raise UserError(f"{out} exists and is not overwritten: remove it, or name another folder with --out")
     config = load_config(PRESET, overrides)
     if config.devices * config.num_nodes > 1:
         raise UserError("the quickstart is for one process: leave devices and num_nodes at 1")
     results: dict[str, tuple[Evaluation, float]] = {}
     for name in METHODS:
-        began = time.perf_counter()
-        run = train(load_config(PRESET, [*overrides, f"method.name={name}"], keep_unread=True), out / name)
-        seconds = time.perf_counter() - began
-        results[name] = (evaluate(run.folder, "test"), seconds)
+        config = load_config(PRESET, [*overrides, f"method.name={name}"], keep_unread=True)
+        run = train(config, out / name, resume=True)
+        results[name] = (evaluate(run.folder, "test"), training_seconds(read_metrics(run.folder)))
     console.print(_table(results))
     picture = out / "comparison.png"
     _draw(out, picture)

@@ -140,7 +140,7 @@ def test_a_user_error_is_one_message_and_status_2() -> None:
 def test_messages_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Brackets are no markup, and long lines are not wrapped."""
     name = "[red]" + "x" * 200
-    assert main_with(monkeypatch, "evaluate", name) == 2
+    assert main_with(monkeypatch, "evaluate", name) == 4
     captured = capsys.readouterr()
     assert captured.err == f"error: {name} is not a run folder (no config.yaml in it)\n"
     assert captured.out == ""
@@ -166,7 +166,7 @@ def test_errors_of_the_verbs(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main_with(monkeypatch, *arguments) == 2
+    assert main_with(monkeypatch, *arguments) == (4 if arguments[0] == "predict" else 2)
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error

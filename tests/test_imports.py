@@ -13,7 +13,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FLOORS = (
-    ("errors", "losses", "methods.table", "console"),
+    ("errors", "losses", "methods.table", "console", "signals"),
     ("metrics", "config", "distributed", "runs.checkpoints", "runs.locks"),
     ("presets", "engine"),
     ("scenes",),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tiny import StoppedError, on_call, stop
 
 from latentseg import quickstart
 from latentseg.errors import UserError
+from latentseg.inference.evaluate import evaluate
 from latentseg.runs.folder import open_run
 
 SMALL = [
@@ -34,7 +36,13 @@ def test_two_runs_on_the_same_labels_a_table_and_a_picture(
     monkeypatch.setattr(quickstart, "console", Console(width=120))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "first"
-    quickstart.quickstart(out, SMALL)
+    monkeypatch.setattr(quickstart, "evaluate", on_call(2, evaluate, stop))
+    with pytest.raises(StoppedError):
+        quickstart.quickstart(out, SMALL)
+    monkeypatch.setattr(quickstart, "evaluate", evaluate)
+    began = [(out / name / "environment.json").stat().st_mtime_ns for name in quickstart.METHODS]
+    quickstart.quickstart(out, SMALL)  # the same command goes on
+    assert [(out / name / "environment.json").stat().st_mtime_ns for name in quickstart.METHODS] == began
     supervised, ours = open_run(out / "supervised"), open_run(out / "latent_match")
     assert (supervised.config.method.name, ours.config.method.name) == ("supervised", "latent_match")
     labels = [(run.folder / "split" / "labeled.txt").read_text() for run in (supervised, ours)]

@@ -29,6 +29,7 @@ from latentseg.data.transforms import (
     view_valid,
 )
 from latentseg.methods.table import METHODS
+from latentseg.signals import leave_signals_to_parent
 
 LABELED, UNLABELED, REAL = 0, 1, 2  # streams
 ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image;
@@ -325,7 +326,7 @@ def batches(
         sampler=steps,
         num_workers=config.workers,
         pin_memory=config.device in {"auto", "cuda"} and torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # its own: the global one must not depend on where a run starts
     )
     stream: Iterator[Batch] = iter(loader) if config.workers else _one_ahead(iter(loader), len(steps))
@@ -343,5 +344,6 @@ def _one_ahead(stream: Iterator[Batch], number: int) -> Iterator[Batch]:
             yield batch
 
 
-def _one_thread(_worker: int) -> None:
+def _begin_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    leave_signals_to_parent()

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from latentseg.errors import UserError
+from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.folder import read_metrics
 
 Tree = dict[str, Any]
@@ -249,9 +250,8 @@ def _record(folder: Path, row: str, column: Any = None, grid: Tree | None = None
 
 def _last_step(folder: Path, done: Tree) -> int | None:
     """Step of the last checkpoint, or of the run's end where no checkpoint is left; None if nothing tells it."""
-    entries = read_json(folder / "checkpoints" / "index.json").get("steps")
-    last = entries[-1] if isinstance(entries, list) and entries else None
-    step = last.get("step") if isinstance(last, dict) else done.get("steps")
+    last = Checkpoints(folder / "checkpoints").last()
+    step = last.step if last else done.get("steps")
     return int(step) if number(step) else None
 
 

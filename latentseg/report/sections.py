@@ -9,7 +9,7 @@ from latentseg.analysis.files import PICTURE, analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS
-from latentseg.report.collect import SUPERVISED, Record, SweepRecord, class_names
+from latentseg.report.collect import SUPERVISED, Record, SweepRecord, class_names, metrics
 from latentseg.report.curves import Chart, color_of, fraction_chart, learning_charts
 from latentseg.report.paper import PAPER
 from latentseg.report.pictures import Grid, file_uri, prediction_grid
@@ -284,7 +284,10 @@ def _add_grid(section: Section, title: str, runs: dict[str, Record], split: str,
 def _add_rest(
     section: Section, groups: dict[str, list[Record]], curves: dict[str, list[Record]], records: list[Record]
 ) -> None:
-    """Add learning curves, one per group of `curves`; options and cost per group of `groups`; what is not done."""
+    """Add learning curves, one per group of `curves`; options and cost per group of `groups`; what did nothing."""
+    for record in records:
+        said = (row for row in metrics(record.folder) if isinstance(row.get("finding"), str))
+        section.problems += [f"{record.folder.name}, step {row['step']}: {row['finding']}." for row in said]
     begun = [name for name, several in curves.items() if any(record.options for record in several)][:CURVES]
     section.curves = learning_charts({name: curves[name] for name in begun})
     section.legend = [(name, color_of(index)) for index, name in enumerate(begun)] if section.curves else []

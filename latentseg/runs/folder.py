@@ -1,6 +1,7 @@
 """The run folder: everything that a run needs to be understood, resumed and used.
 
 config.yaml        the resolved configuration
+from.json          the run whose weights it began with, if there is one
 classes.json       names and colours of the classes
 environment.json   versions and machine
 split/             labeled.txt and unlabeled.txt, as drawn
@@ -15,23 +16,23 @@ import json
 import math
 import os
 import platform
-import shutil
+import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 
 from latentseg.runs.checkpoints import Checkpoints, write_atomically
 from latentseg.config import Config, Mark, marked
+from latentseg.console import console
 from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
-from latentseg.errors import UserError
-from latentseg.engine import choose_device, choose_precision
+from latentseg.errors import RunError, UserError
+from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.presets import differences, dump_config, load_config
 
 LOCK = "LOCK"
@@ -46,6 +47,8 @@ class Run:
     config: Config
     classes: tuple[str, ...]
     palette: NDArray[np.uint8]
+    findings: tuple[str, ...] = ()
+    """Of a run that was just trained: what its terms did not do (`training.findings`)."""
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.config.method.name}, {len(self.classes)} classes)"
@@ -69,20 +72,26 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
     """Refuse a folder that cannot take this run, before any work.
 
     Raises:
-        UserError: The folder holds something else, another configuration, or cannot be written.
+        RunError: The folder holds something else, another configuration, or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the run with --run")
-    used = folder.is_dir() and any(not path.name.startswith(LOCK) for path in folder.iterdir())
+        raise RunError(f"{folder} is a file; name a folder for the run with --run")
+    used = folder.is_dir() and any(map(_counts, folder.iterdir()))
     if used and not resume:
-        raise UserError(f"{folder} is not empty: --resume goes on with its run, --run NAME takes another folder")
+        raise RunError(f"{folder} is not empty: --resume goes on with its run, --run NAME takes another folder")
     if used:
         if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder} holds no run (no config.yaml): take another folder with --run")
+            raise RunError(f"{folder} holds no run (no config.yaml): take another folder with --run")
         _check_same(folder, config)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot create {folder}: {existing} is not a folder that you may write to")
+        raise RunError(f"cannot create {folder}: {existing} is not a folder that you may write to")
+
+
+def _counts(path: Path) -> bool:
+    """Whether something in a folder makes it a used one: a lock does not, nor what a kill or a file manager leaves."""
+    hidden = path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")
+    return path.is_dir() if hidden else not path.name.startswith(LOCK)
 
 
 def _check_same(folder: Path, config: Config) -> None:
@@ -91,13 +100,13 @@ def _check_same(folder: Path, config: Config) -> None:
     found = differences(_as_trained(config), _as_trained(began))
     changed = [line for line in found if line.split(":")[0] not in marked(Mark.RUNTIME)]
     if changed == [f"steps: {config.steps} here, {began.steps} there"]:
-        raise UserError(
+        raise RunError(
             f"{folder} was started for {began.steps} steps, and its learning rates have been falling to 0 since: a run "
-            f"cannot be made longer. Start a new one from its weights: latentseg train {folder / 'config.yaml'} "
-            f"steps={config.steps} model.weights={folder} model.weights_kind=latentseg --run NEW_FOLDER"
+            f"cannot be made longer. Start a new one from its weights: latentseg train --from "
+            f"{shlex.quote(str(folder))} steps={config.steps} --run NEW_FOLDER"
         )
     if changed:
-        raise UserError(
+        raise RunError(
             f"{folder} holds a run with another configuration ({'; '.join(changed)}): "
             f"resume it with its own config.yaml, or take another folder with --run"
         )
@@ -109,10 +118,11 @@ def recorded_precision(folder: Path, config: Config) -> Config:
     Another device must not change it in silence. A run folder that does not tell leaves the choice to the device.
     """
     try:
-        began = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["precision"]
-    except (OSError, ValueError, KeyError):
+        began = json.loads((folder / "environment.json").read_bytes())["precision"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return config
-    return config.model_copy(update={"precision": began}) if config.precision == "auto" else config
+    known = began in get_args(Precision)
+    return config.model_copy(update={"precision": began}) if known and config.precision == "auto" else config
 
 
 def _as_trained(config: Config) -> Config:
@@ -124,19 +134,28 @@ def make_folder(folder: Path) -> None:
     """Make the run folder, unless it is there.
 
     Raises:
-        UserError: It cannot be made.
+        RunError: It cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the run folder {folder}: {error.strerror}") from error
+        raise RunError(f"cannot create the run folder {folder}: {error.strerror}") from error
 
 
-def create_run(folder: Path, config: Config, dataset: Dataset, split: Split) -> Run:
+def create_run(
+    folder: Path, config: Config, dataset: Dataset, split: Split, origin: dict[str, Any] | None = None
+) -> Run:
     """Make the run folder, or take up one with the same configuration.
 
+    Args:
+        folder: The run folder; one that a kill left half made is made anew.
+        config: The run.
+        dataset: Has the classes and their colours.
+        split: As drawn now.
+        origin: Whose weights a new run begins with, for `from.json`.
+
     Raises:
-        UserError: The folder cannot be written, or its split is not the one drawn now (the data has changed).
+        RunError: The folder cannot be written, or its split is not the one drawn now (the data has changed).
     """
     run = Run(folder, config, dataset.classes, np.asarray(dataset.palette, np.uint8))
     make_folder(folder)
@@ -145,19 +164,19 @@ def create_run(folder: Path, config: Config, dataset: Dataset, split: Split) -> 
             {"name": name, "color": color.tolist()} for name, color in zip(run.classes, run.palette, strict=True)
         ]
         write_atomically(folder / "config.yaml", dump_config(config).encode())
+        if origin is not None:
+            write_atomically(folder / "from.json", json.dumps(origin, indent=1).encode())
         write_atomically(folder / "classes.json", json.dumps(classes, indent=1).encode())
         write_split(split, folder / "split")
         write_atomically(folder / "environment.json", json.dumps(environment(config), indent=1).encode())
         return run
-    again = free_path(folder / "split-now")
-    write_split(split, again)
-    same = all(
-        (folder / "split" / name).read_bytes() == (again / name).read_bytes()
-        for name in ("labeled.txt", "unlabeled.txt")
-    )
-    shutil.rmtree(again)
-    if not same:
-        raise UserError(f"the data set has changed since {folder} was started: its split differs. Start a new run")
+    for name, items in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):
+        try:
+            began = (folder / "split" / f"{name}.txt").read_bytes()
+        except OSError as error:
+            raise RunError(f"{folder}/split/{name}.txt cannot be read: {error.strerror}; start a new run") from error
+        if began != "".join(f"{item.id}\n" for item in items).encode():
+            raise RunError(f"the data set has changed since {folder} was started: its split differs. Start a new run")
     return run
 
 
@@ -174,7 +193,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     """
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not a run folder (no config.yaml in it)")
+        raise RunError(f"{folder} is not a run folder (no config.yaml in it)")
     allowed = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
     for override in overrides:
         key = override.partition("=")[0]
@@ -182,11 +201,11 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
             raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
     config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
     try:
-        entries = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        entries = json.loads((folder / "classes.json").read_bytes())
         names = tuple(str(entry["name"]) for entry in entries)
         palette = np.array([entry["color"] for entry in entries], np.uint8).reshape(len(names), 3)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/classes.json cannot be read ({error}): the run folder is incomplete") from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise RunError(f"{folder}/classes.json cannot be read ({error}): the run folder is incomplete") from error
     return Run(folder, config, names, palette)
 
 
@@ -204,29 +223,6 @@ def environment(config: Config) -> dict[str, Any]:
     }
 
 
-class Log:
-    """metrics.jsonl and TensorBoard, in step."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        """Open the log of a run that goes on after `start` steps; later lines of a killed process are dropped."""
-        self._path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(folder) if row["step"] <= start]
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-
-    def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Add one line: figures after `step` steps."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | finite_or_none(figures)) + "\n")
-        for name, value in figures.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Write what TensorBoard still holds."""
-        self._board.close()
-
-
 def finite_or_none(value: Any) -> Any:
     """The same value with None for each number that JSON does not know (NaN, infinity)."""
     if isinstance(value, dict):
@@ -236,13 +232,39 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_told: set[Path] = set()
+"""Logs of whose damaged lines was told."""
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl. A last line that a killed process left unfinished is left out."""
+    """The lines of a run's metrics.jsonl, each with a whole `step`.
+
+    A damaged line is left out, which is said once; the last one may just be unfinished.
+    """
     path = folder / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    try:
+        lines = path.read_bytes().rstrip().split(b"\n") if path.exists() else []
+    except OSError as error:
+        lines = []
+        _note(path, f"{path} cannot be read: {error.strerror}")
+    rows: list[dict[str, Any]] = []
+    damaged = []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif line.strip() and not (row is None and number == len(lines)):
+            damaged.append(number)
+    if damaged:
+        many = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        _note(path, f"{path}: {len(damaged)} damaged lines are left out ({', '.join(map(str, damaged[:3]))}{many})")
     return rows
+
+
+def _note(path: Path, text: str) -> None:
+    if path not in _told:
+        _told.add(path)
+        console.print(f"note: {text}", style="yellow", markup=False, highlight=False)

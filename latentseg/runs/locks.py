@@ -25,7 +25,7 @@ from pathlib import Path
 
 
 from latentseg.console import console
-from latentseg.errors import UserError
+from latentseg.errors import RunError
 
 BEAT = 10.0
 """Seconds between two refreshments."""
@@ -87,8 +87,8 @@ Chain = list[tuple[Path, Owner]]
 
 
 @contextmanager
-def hold(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path` for the duration of a `with` block.
+def hold(path: Path, what: str, wait: bool = False) -> Iterator[threading.Event]:
+    """Hold the lock file `path` for the duration of a `with` block. Yields what is set once the lock is lost.
 
     Args:
         path: The lock file; its folder is made if need be.
@@ -96,14 +96,14 @@ def hold(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         wait: Wait till another owner lets go or dies, instead of an error.
 
     Raises:
-        UserError: Another live process holds it, it cannot be written, or it was lost meanwhile (this machine slept
+        RunError: Another live process holds it, it cannot be written, or it was lost meanwhile (this machine slept
             for so long that another one took over).
     """
     told = time.monotonic() - TELL
     while (chain := _take(path)) is None:
         owner = live_owner(path)
         if owner and not wait:
-            raise UserError(
+            raise RunError(
                 f"{what} is in use by {owner}: wait till it is done, or end that process. If there is no such process, "
                 f"the lock {path} counts as free {STALE:.0f} s after its last sign of life"
             )
@@ -111,14 +111,15 @@ def hold(path: Path, what: str, wait: bool = False) -> Iterator[None]:
             told = time.monotonic()
             console.print(f"waiting for {what}: in use by {owner}", markup=False, highlight=False)
         time.sleep(POLL if owner else 0)
-    with _held(path, chain, what):
-        yield
+    lost = threading.Event()
+    with _held(path, chain, what, lost):
+        yield lost
 
 
 def try_hold(path: Path) -> AbstractContextManager[bool]:
     """Hold the lock file `path` if it is free or its owner is dead; the `with` block is told whether."""
     chain = _take(path)
-    return nullcontext(False) if chain is None else _held(path, chain, str(path))
+    return nullcontext(False) if chain is None else _held(path, chain, str(path), threading.Event())
 
 
 def live_owner(path: Path) -> str | None:
@@ -128,8 +129,8 @@ def live_owner(path: Path) -> str | None:
 
 
 @contextmanager
-def _held(path: Path, chain: Chain, what: str) -> Iterator[bool]:
-    done, lost = threading.Event(), threading.Event()
+def _held(path: Path, chain: Chain, what: str, lost: threading.Event) -> Iterator[bool]:
+    done = threading.Event()
     main = threading.current_thread() is threading.main_thread()
     beating = threading.Thread(target=_beat, args=(path, chain, done, lost, main), daemon=True)
     beating.start()
@@ -144,7 +145,7 @@ def _held(path: Path, chain: Chain, what: str) -> Iterator[bool]:
         if not lost.is_set():
             _let_go(path, chain)
     if lost.is_set():
-        raise UserError(f"{what}: another process took over the lock {path}, or it was removed; stopped here")
+        raise RunError(f"{what}: another process took over the lock {path}, or it was removed; stopped here")
 
 
 def _beat(path: Path, chain: Chain, done: threading.Event, lost: threading.Event, main: bool) -> None:
@@ -170,7 +171,7 @@ def _take(path: Path) -> Chain | None:
         try:
             created = _create(place, mine)
         except OSError as error:
-            raise UserError(f"cannot write the lock {place}: {error.strerror}") from error
+            raise RunError(f"cannot write the lock {place}: {error.strerror}") from error
         if not created:
             continue
         chain.append((place, mine))

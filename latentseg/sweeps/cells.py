@@ -6,6 +6,7 @@ Where the data and the cache of features lie does not count: machines may mount 
 
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -121,7 +122,8 @@ def cell_state(cell: Cell, run_root: Path, splits: tuple[str, ...]) -> State:
 
 def training_seconds(rows: list[dict[str, Any]]) -> float:
     """Seconds of training that the lines of a metrics.jsonl add up to."""
-    return sum(row.get("seconds") or 0.0 for row in rows)
+    spent = [row.get("seconds") for row in rows]
+    return sum(value for value in spent if isinstance(value, int | float) and math.isfinite(value))
 
 
 def kind(config: Config) -> str:

@@ -13,15 +13,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from latentseg.console import console, duration
 from latentseg.errors import UserError
+from latentseg.signals import heeded
 from latentseg.sweeps.cells import State, Sweep, cell_owner, cell_state, kind, threads_each
 from latentseg.sweeps.files import read_sweep, write_sweep
 from latentseg.sweeps.work import check_cells, work
@@ -30,6 +28,8 @@ POLL = 0.5
 """Seconds between two looks at the workers."""
 LINE_SECONDS = 30.0
 """Without a terminal: seconds between two lines of progress."""
+GRACE = 20.0
+"""Seconds that a worker has to end its step and save."""
 REPLACEMENTS = 3
 """A worker that dies is replaced this many times."""
 
@@ -61,7 +61,7 @@ def run_sweep(sweep: Sweep, run_root: Path, workers: int = 1, cell: str | None =
         if not cell_owner(one, run_root):
             (run_root / one.folder / "FAILED").unlink(missing_ok=True)  # tried again
     progress = Progress(sweep, run_root)
-    with _polite_end():
+    with heeded():
         if workers == 1 or cell:
             work(sweep, run_root, progress.line)
         else:
@@ -169,7 +169,9 @@ def _start_worker(sweep: Sweep, run_root: Path, threads: int, number: int) -> "s
     environment = os.environ | {"OMP_NUM_THREADS": str(sweep.cells[0].config.threads or threads)}
     command = [sys.executable, "-m", __name__]
     with log.open("ab") as output:
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)  # noqa: S603
+        worker = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, process_group=0
+        )  # in a group of its own: Ctrl-C is for this process, which ends the workers
     assert worker.stdin is not None
     with worker.stdin as pipe:
         pipe.write(json.dumps(order).encode())
@@ -181,33 +183,18 @@ def _end(workers: "list[subprocess.Popen[bytes]]") -> None:
         worker.terminate()
     for worker in workers:
         try:
-            worker.wait(timeout=20)
+            worker.wait(timeout=GRACE)
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
 
 
-@contextmanager
-def _polite_end() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, end this process as Ctrl-C does: locks are let go, children ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _watch(parent: int) -> None:
-    """End this process when its parent is gone, however that went."""
+    """End this process when its parent is gone, however that went; its cell is saved first, as after SIGTERM."""
     while os.getppid() == parent:
         time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
     os._exit(1)
 
 
@@ -217,7 +204,7 @@ def worker_main(order: IO[str]) -> None:
     threading.Thread(target=_watch, args=(orders["parent"],), daemon=True).start()
     run_root = Path(orders["run_root"])
     sweep = read_sweep(orders["source"], orders["overrides"]).at(run_root)
-    with _polite_end():
+    with heeded(patient=True):  # whoever started it ends it if it takes too long
         work(sweep, run_root, lambda: None)
 
 

@@ -145,8 +145,6 @@ def _train_cell(cell: Cell, folder: Path) -> None:
     if (folder / "config.yaml").is_file():
         mine = [option for option in cell.options if option.partition("=")[0] in set(FREE) - {"threads"}]
         config = load_config(folder / "config.yaml", mine, of_run=True)
-    else:
-        (folder / ".config.yaml.tmp").unlink(missing_ok=True)  # of a worker killed in its first moment
     last = Checkpoints(folder / "checkpoints").last()
     if last is None or last.step < cell.config.steps:
         train(config, folder, resume=True)

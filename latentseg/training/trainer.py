@@ -54,13 +54,13 @@ class State:
             tensors |= optimizer_tensors(name, optimizer)
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put the tensors back."""
+    def load(self, tensors: dict[str, Tensor], begun: bool = True) -> None:
+        """Put the tensors back; `begun`: those of a checkpoint, with the optimisers' state."""
         load_module("method", self.method, tensors)
         for name, module in self.networks.items():
             load_module(name, module, tensors)
         for name, optimizer in self.optimizers.items():
-            load_optimizer(name, optimizer, tensors)
+            load_optimizer(name, optimizer, tensors, begun)
 
 
 class Trainer:

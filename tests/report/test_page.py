@@ -11,6 +11,7 @@ import pytest
 from latentseg.errors import UserError
 from latentseg.report.collect import read_run
 from latentseg.report.page import MARK, write_report
+from latentseg.runs.checkpoints import Checkpoints
 
 Make = Callable[..., Path]
 ONE_PIXEL = b"\x89PNG\r\n\x1a\n"
@@ -131,19 +132,28 @@ def test_an_analysis_of_an_earlier_step_is_left_out(make_run: Make, make_sweep: 
     root = make_sweep({"proposed": {20: [0.44]}}, column_key="method.num_latent", methods={"proposed": "latent"})
     write_analysis(root / "0-0-0", effective={"0.1": 7777, "0.9": 8888})
     for folder in (run, root / "0-0-0"):  # trained further since
-        (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / "index.json").write_text('{"steps": [{"step": 30}, {"step": 60}], "best": null}')
+        Checkpoints(folder / "checkpoints").save(60, {})
         words = Parsed(report([run if folder == run else root], tmp_path)).words
         assert "7777" not in words
         assert "the analysis is of step 30, the run's last checkpoint of step 60" in words
         assert f"latentseg analyse {folder} --split val --baseline runs/base" in words
 
 
+def test_terms_that_did_nothing_are_named(make_run: Make, make_sweep: Make, tmp_path: Path) -> None:
+    run, root = make_run("ours", 0.5), make_sweep({"supervised": {None: [0.4]}})
+    for folder in (run, root / "0-0-0"):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 30, "finding": f"nothing {HOSTILE}"}) + "\n")
+        page = report([run if folder == run else root], tmp_path)
+        assert f"{folder.name}, step 30: nothing {HOSTILE}." in Parsed(page).words
+        assert HOSTILE not in page
+
+
 def test_a_score_of_an_earlier_step_says_so(make_run: Make, tmp_path: Path) -> None:
     run = make_run("ours", 0.5)
     assert "step 30" not in Parsed(report([run], tmp_path)).words
-    (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "index.json").write_text('{"steps": [{"step": 60}], "best": null}')
+    Checkpoints(run / "checkpoints").save(60, {})
+    (run / "checkpoints" / "index.json").write_text('{"steps": [{"step": 90}], "best": null}')  # is not asked
     assert "50.00step 30" in Parsed(report([run], tmp_path)).words
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -22,7 +22,7 @@ from latentseg.runs.checkpoints import (
     optimizer_tensors,
     write_atomically,
 )
-from latentseg.errors import UserError
+from latentseg.errors import RunError
 
 
 def some_tensors(seed: int = 0) -> dict[str, Tensor]:
@@ -61,6 +61,8 @@ def test_round_trip(checkpoints: Checkpoints) -> None:
     assert (entry.step, entry.file, entry.miou) == (5, "step_00000005.safetensors", None)
     assert_same(checkpoints.read(entry), some_tensors(5))
     assert_same(load_file(checkpoints.folder / entry.file), some_tensors(5))  # anyone can read it
+    listed = [{"file": entry.file, "step": 5, "seal": entry.sha256}]
+    assert json.loads((checkpoints.folder / "index.json").read_text()) == {"steps": listed, "best": None}
 
 
 def test_the_last_two_and_the_best_are_kept(checkpoints: Checkpoints) -> None:
@@ -89,27 +91,34 @@ def test_going_back_drops_what_lies_ahead(checkpoints: Checkpoints) -> None:
 
 
 def test_a_best_checkpoint_from_the_future_is_forgotten(checkpoints: Checkpoints) -> None:
+    checkpoints.take_up(0)
+    assert not checkpoints.folder.exists()
     checkpoints.save_best(4, some_tensors(), 0.5)
-    checkpoints.drop_later_best(4)
+    checkpoints.take_up(4)
     assert checkpoints.best() is not None
-    checkpoints.drop_later_best(3)
+    checkpoints.take_up(3)
     assert checkpoints.best() is None
     assert files(checkpoints.folder) == {"index.json"}
 
 
-def test_a_file_that_the_index_does_not_name_is_removed(checkpoints: Checkpoints) -> None:
+def test_what_is_not_understood_is_never_deleted(checkpoints: Checkpoints) -> None:
+    """Only what a killed process left half written goes."""
     checkpoints.save(2, some_tensors())
-    (checkpoints.folder / "step_00000003.safetensors").write_bytes(b"left over by a kill before the index was written")
-    (checkpoints.folder / "notes.txt").write_text("mine")
+    kept = {"step_00000001.safetensors", "best_00000001.safetensors", "mine.safetensors", "notes.txt"}
+    for name in kept | {".step_00000003.safetensors.tmp"}:
+        (checkpoints.folder / name).write_bytes(b"no checkpoint")
+    for step in (4, 6):
+        checkpoints.save(step, some_tensors())
+        checkpoints.save_best(step, some_tensors(), step / 10)
+    checkpoints.take_up(6)
+    of_it = {"step_00000004.safetensors", "step_00000006.safetensors", "best_00000006.safetensors", "index.json"}
+    assert files(checkpoints.folder) == of_it | kept
     last = checkpoints.last()
     assert last is not None
-    assert last.step == 2
-    checkpoints.save(4, some_tensors())
-    expected = {"step_00000002.safetensors", "step_00000004.safetensors", "index.json", "notes.txt"}
-    assert files(checkpoints.folder) == expected
+    assert last.step == 6
 
 
-def refuse(*_args: Any) -> None:
+def refuse(*_args: Any, **_options: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -121,9 +130,9 @@ def test_a_full_disk_leaves_the_old_state(
     before = {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, refuse)
-        with pytest.raises(UserError, match=r"cannot write .*step_00000004.*No space left .*unharmed"):
+        with pytest.raises(RunError, match=r"cannot write .*step_00000004.*No space left .*unharmed"):
             checkpoints.save(4, some_tensors(4))
-        with pytest.raises(UserError, match="No space left"):
+        with pytest.raises(RunError, match="No space left"):
             write_atomically(checkpoints.folder / "index.json", b"new")
     assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
     last = checkpoints.last()
@@ -131,9 +140,7 @@ def test_a_full_disk_leaves_the_old_state(
     assert_same(checkpoints.read(last), some_tensors(2))
 
 
-def test_a_full_disk_at_the_index_leaves_the_old_state(
-    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_at_the_index_keeps_both(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.save(2, some_tensors(2))
     replace = Path.replace
 
@@ -143,17 +150,33 @@ def test_a_full_disk_at_the_index_leaves_the_old_state(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse_index)
-    with pytest.raises(UserError, match=r"cannot write .*index\.json"):
+    with pytest.raises(RunError, match=r"cannot write .*index\.json"):
         checkpoints.save(4, some_tensors(4))
     last = checkpoints.last()
     assert last is not None
-    assert last.step == 2
-    assert_same(checkpoints.read(last), some_tensors(2))
+    assert_same(checkpoints.read(last), some_tensors(4))
+    assert (checkpoints.folder / "step_00000002.safetensors").exists()
+
+
+def test_a_failed_write_names_the_last_good_checkpoint(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses to remove the temporary file, too, changes nothing of that."""
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunError, match="No space left .*There is none before"):
+        checkpoints.save(1, some_tensors())
+    monkeypatch.undo()
+    checkpoints.save(2, some_tensors())
+    monkeypatch.setattr(os, "fsync", refuse)
+    for save in (checkpoints.save, lambda step, tensors: checkpoints.save_best(step, tensors, 0.5)):
+        with pytest.raises(RunError, match=r"last good checkpoint is step_00000002\.safetensors: make room"):
+            save(4, some_tensors())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*file/checkpoints"):
+    with pytest.raises(RunError, match=r"cannot write .*file/checkpoints"):
         Checkpoints(tmp_path / "file" / "checkpoints").save(1, some_tensors())
 
 
@@ -197,7 +220,39 @@ def test_damage_is_refused(checkpoints: Checkpoints, damage: Any) -> None:
     assert entry is not None
     damage(checkpoints.folder / entry.file)
     expected = "cannot be read: No such file" if damage is Path.unlink else "truncated or altered"
-    with pytest.raises(UserError, match=rf"step_00000002\.safetensors .*{expected}.*index\.json"):
+    with pytest.raises(RunError, match=rf"step_00000002\.safetensors .*{expected}.* start anew: there is none before"):
+        checkpoints.read(entry)
+    checkpoints.save(4, some_tensors())
+    checkpoints.save(6, some_tensors())
+    entry = checkpoints.last()
+    assert entry is not None
+    damage(checkpoints.folder / entry.file)
+    with pytest.raises(RunError, match=r"Move it out of the folder to go on from step_00000004\.safetensors"):
+        checkpoints.read(entry)
+
+
+def test_every_bit_of_the_head_and_some_of_the_rest(checkpoints: Checkpoints) -> None:
+    """No flipped bit passes."""
+    checkpoints.save(2, {"w": torch.ones(8)})
+    path = checkpoints.folder / "step_00000002.safetensors"
+    content = path.read_bytes()
+    body = 8 + int.from_bytes(content[:8], "little")
+    for place in [*range(8 * body), *range(8 * body, 8 * len(content), 37)]:
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        entry = checkpoints.last()
+        assert entry is not None
+        with pytest.raises(RunError, match="truncated or altered|not a safetensors file"):
+            checkpoints.read(entry)
+
+
+def test_numbers_that_are_not_finite_are_refused(checkpoints: Checkpoints) -> None:
+    """With the right checksum: somebody made it so."""
+    checkpoints.save(2, {"segmenter.weight": torch.tensor([1.0, float("nan")])})
+    entry = checkpoints.last()
+    assert entry is not None
+    with pytest.raises(RunError, match=r"segmenter\.weight holds values that are not finite"):
         checkpoints.read(entry)
 
 
@@ -222,49 +277,85 @@ def test_a_pickle_is_never_executed(checkpoints: Checkpoints, tmp_path: Path) ->
     entry = checkpoints.last()
     assert entry is not None
     (checkpoints.folder / entry.file).write_bytes(content)
-    with pytest.raises(UserError, match="truncated or altered"):
+    with pytest.raises(RunError, match="truncated or altered"):
         checkpoints.read(entry)
-    index = checkpoints.folder / "index.json"  # even with the right checksum in the index
-    values = json.loads(index.read_text())
-    values["steps"][0]["sha256"] = hashlib.sha256(content).hexdigest()
-    index.write_text(json.dumps(values))
-    entry = checkpoints.last()
-    assert entry is not None
-    with pytest.raises(UserError, match="is not a safetensors file"):
-        checkpoints.read(entry)
+    for name in ("step_00000002.safetensors", "other.safetensors"):  # even with the right checksum in the index
+        (checkpoints.folder / name).write_bytes(content)
+        note = {"file": name, "step": 3, "sha256": hashlib.sha256(content).hexdigest()}
+        (checkpoints.folder / "index.json").write_text(json.dumps({"steps": [note], "best": None}))
+        entry = checkpoints.last()
+        assert entry is not None
+        with pytest.raises(RunError, match="truncated or altered"):
+            checkpoints.read(entry)
     assert not marker.exists()
+
+
+NESTED = '{"steps": ' + "[" * 100_000
+LIES = {"steps": [{"file": "step_00000004.safetensors", "step": 1, "sha256": "0"}], "best": {"step": 9, "miou": 9}}
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        '{"steps": [',
-        "[]",
-        "3",
-        '{"steps": []}',
-        '{"steps": [3], "best": null}',
-        '{"steps": null, "best": null}',
-        '{"steps": [{"file": "a", "step": 1}], "best": null}',
-        '{"steps": [{"file": "../../a", "step": 1, "sha256": ""}], "best": null}',
-        '{"steps": [{"file": "a", "step": "1", "sha256": ""}], "best": null}',
-        '{"steps": [{"file": "a", "step": 1, "sha256": "", "new": 1}], "best": null}',
-    ],
-)
-def test_a_damaged_index_is_refused(checkpoints: Checkpoints, text: str) -> None:
-    checkpoints.save(2, some_tensors())
-    (checkpoints.folder / "index.json").write_text(text)
-    for action in (checkpoints.last, checkpoints.best, lambda: checkpoints.save(4, some_tensors())):
-        with pytest.raises(UserError, match=r"index\.json is damaged"):
-            action()
-    assert "step_00000002.safetensors" in files(checkpoints.folder)
+    [None, "", "[]", '{"steps": [', "3", '{"steps": null, "best": null}', '{"steps": [3], "best": 3}', "\xff", NESTED]
+    + [json.dumps(LIES), json.dumps({"steps": [], "best": None}), "1" * 5000],
+)  # fmt: skip
+def test_the_index_is_made_from_the_files(checkpoints: Checkpoints, text: str | None) -> None:
+    checkpoints.save(2, some_tensors(2))
+    checkpoints.save_best(2, some_tensors(20), 0.5)
+    checkpoints.save(4, some_tensors(4))
+    index = checkpoints.folder / "index.json"
+    before = {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()}
+    index.unlink()
+    if text is not None:
+        index.write_text(text, encoding="latin-1")
+    last, best = checkpoints.last(), checkpoints.best()
+    assert last is not None
+    assert best is not None
+    assert (last.step, best.step, best.miou) == (4, 2, 0.5)
+    assert_same(checkpoints.read(last), some_tensors(4))
+    assert_same(checkpoints.read(best), some_tensors(20))
+    checkpoints.take_up(4)
+    assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
 
 
-def test_an_index_that_is_not_text_is_refused(checkpoints: Checkpoints) -> None:
-    checkpoints.save(2, some_tensors())
-    (checkpoints.folder / "index.json").write_bytes(b"\xff\x00\xfe")
-    with pytest.raises(UserError, match=r"index\.json is damaged"):
-        checkpoints.last()
+def earlier(checkpoints: Checkpoints) -> None:
+    """What the version before wrote: no seal, and the index knows all."""
+    checkpoints.folder.mkdir()
+    entries = []
+    for name, seed in (("step_00000002", 2), ("step_00000004", 4), ("best_00000002", 20)):
+        content = save({name: value.contiguous() for name, value in some_tensors(seed).items()})
+        (checkpoints.folder / f"{name}.safetensors").write_bytes(content)
+        step, digest = int(name[-8:]), hashlib.sha256(content).hexdigest()
+        entries.append({"file": f"{name}.safetensors", "step": step, "sha256": digest})
+    index = {"steps": entries[:2], "best": entries[2] | {"miou": 0.5}}
+    (checkpoints.folder / "index.json").write_text(json.dumps(index, indent=1))
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_checkpoints_of_earlier_versions_are_read(checkpoints: Checkpoints, index: bool) -> None:
+    earlier(checkpoints)
+    if not index:
+        (checkpoints.folder / "index.json").write_text("")
+    last, best = checkpoints.last(), checkpoints.best()
+    assert last is not None
+    assert best is not None
+    assert (last.step, best.step, best.miou) == (4, 2, 0.5 if index else None)
+    assert_same(checkpoints.read(last), some_tensors(4))
+    assert_same(checkpoints.read(best), some_tensors(20))
+    checkpoints.save(6, some_tensors(6))
+    assert {"step_00000004.safetensors", "best_00000002.safetensors"} <= files(checkpoints.folder)
+    assert "step_00000002.safetensors" not in files(checkpoints.folder)
+    again = checkpoints.best()
+    assert again == best  # what the index alone knew is still in it
+
+
+def test_an_earlier_checkpoint_that_differs_from_its_index_is_refused(checkpoints: Checkpoints) -> None:
+    earlier(checkpoints)
+    damage_flip(checkpoints.folder / "step_00000004.safetensors")
+    entry = checkpoints.last()
+    assert entry is not None
+    with pytest.raises(RunError, match="its SHA-256 differs"):
+        checkpoints.read(entry)
 
 
 def net() -> nn.Module:
@@ -310,6 +401,23 @@ def test_an_optimizer_goes_on_bit_for_bit(checkpoints: Checkpoints, name: str) -
     assert {key.rpartition(".")[2] for key in optimizer_tensors("net", resumed)} == parts
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "lacks the optimizer's state of the net"),
+        ({"optimizer.net.0.exp_avg": torch.zeros(3, 2, 3, 3)}, "lacks the optimizer's state"),
+        ({"optimizer.net.0.momentum_buffer": torch.zeros(9)}, r"does not fit the optimizer of the net: .*\(9,\)"),
+        ({"optimizer.net.99.momentum_buffer": torch.zeros(1)}, "does not fit the optimizer of the net"),
+        ({"optimizer.net.x.momentum_buffer": torch.zeros(1)}, "does not fit the optimizer of the net"),
+    ],
+)
+def test_an_optimizer_state_of_others_is_refused(change: dict[str, Tensor], message: str) -> None:
+    module = net()
+    with pytest.raises(RunError, match=message):
+        load_optimizer("net", optimizer_of("sgd", module), change, begun=True)
+    load_optimizer("net", optimizer_of("sgd", module), {})  # before the first step there is none
+
+
 def test_names_with_a_common_beginning_stay_apart() -> None:
     """`net` must not take the tensors of `net2`, nor an optimiser those of another."""
     tensors = module_tensors("net", net()) | module_tensors("net2", nn.Linear(1, 1))
@@ -320,9 +428,9 @@ def test_names_with_a_common_beginning_stay_apart() -> None:
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     tensors = module_tensors("net", net())
-    with pytest.raises(UserError, match=r"does not fit the net of this configuration: .*size mismatch for 2\.weight"):
+    with pytest.raises(RunError, match=r"does not fit the net of this configuration: .*size mismatch for 2\.weight"):
         load_module("net", nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1)), tensors)
-    with pytest.raises(UserError, match="Missing key"):
+    with pytest.raises(RunError, match="Missing key"):
         load_module("net", nn.Sequential(*net().children(), nn.Linear(1, 1)), tensors)
-    with pytest.raises(UserError, match="Unexpected key"):
+    with pytest.raises(RunError, match="Unexpected key"):
         load_module("net", nn.Sequential(nn.Conv2d(2, 3, 3)), tensors)

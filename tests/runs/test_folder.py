@@ -9,10 +9,10 @@ import pytest
 
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
 from latentseg.runs.folder import (
-    Log,
+    LOCK,
     Run,
     check_run_folder,
     create_run,
@@ -20,7 +20,9 @@ from latentseg.runs.folder import (
     free_path,
     open_run,
     read_metrics,
+    recorded_precision,
 )
+from latentseg.runs.log import Log
 
 CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
 
@@ -55,6 +57,60 @@ def test_creating_it_again_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "split-now").exists()
 
 
+LEFT = (".config.yaml.tmp", ".DS_Store", "Thumbs.db", f"{LOCK}.0123", f".{LOCK}.0123")
+
+
+def test_what_a_kill_or_a_file_manager_leaves_makes_no_run(tmp_path: Path) -> None:
+    for name in LEFT:
+        (tmp_path / name).write_text("half a line")
+    for resume in (False, True):
+        check_run_folder(tmp_path, CONFIG, resume)
+    make(tmp_path)
+    with pytest.raises(RunError, match="is not empty"):
+        check_run_folder(tmp_path, CONFIG, resume=False)
+    check_run_folder(tmp_path, CONFIG, resume=True)
+    (tmp_path / "other" / ".git").mkdir(parents=True)
+    with pytest.raises(RunError, match="is not empty"):
+        check_run_folder(tmp_path / "other", CONFIG, resume=False)
+
+
+def test_a_run_folder_that_was_half_made_is_made_whole(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole").folder
+    make(tmp_path / "half")
+    for path in (tmp_path / "half" / "environment.json", tmp_path / "half" / "split" / "unlabeled.txt"):
+        path.unlink()
+    (tmp_path / "half" / "classes.json").write_text("[{")
+    check_run_folder(tmp_path / "half", CONFIG, resume=True)
+    make(tmp_path / "half")
+    for name in ("config.yaml", "classes.json", "split/labeled.txt", "split/unlabeled.txt"):
+        assert (tmp_path / "half" / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 100_000, '[{"name": "a", "color": [0, 0, 256]}]', '[{"name": "a", "color": [-1, 0, 0]}]', '[{"name": "a"}]']
+    + ['[{"name": "a", "color": [1, 2]}]', '{"name": 3}', "7", "null"],
+)  # fmt: skip
+def test_classes_of_others_that_make_no_sense_are_one_message(tmp_path: Path, text: str) -> None:
+    folder = make(tmp_path / "run").folder
+    (folder / "classes.json").write_text(text)
+    with pytest.raises(RunError, match=r"classes\.json cannot be read"):
+        open_run(folder)
+
+
+def test_a_run_without_its_split_does_not_go_on(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run").folder
+    (folder / "split" / "unlabeled.txt").unlink()
+    with pytest.raises(RunError, match=r"split/unlabeled\.txt cannot be read: No such file"):
+        make(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", '{"precision": "half"}', '{"precision": []}', "\x00"])
+def test_an_environment_that_makes_no_sense_leaves_the_precision_open(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_text(text)
+    assert recorded_precision(tmp_path, CONFIG) == CONFIG
+
+
 def test_another_draw_is_another_run(tmp_path: Path) -> None:
     make(tmp_path / "run")
     with pytest.raises(UserError, match="its split differs"):
@@ -86,14 +142,12 @@ def test_the_log_goes_on_after_the_last_checkpoint(tmp_path: Path) -> None:
     log = Log(tmp_path, 0)
     for step in (1, 2, 3):
         log.write(step, {"ce": step / 2, "val_iou": [0.5, math.nan]})
-    log.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "c')
     expected = [{"step": step, "ce": step / 2, "val_iou": [0.5, None]} for step in (1, 2, 3)]
     assert read_metrics(tmp_path) == expected
     log = Log(tmp_path, 2)
     log.write(3, {"ce": 9.0})
-    log.close()
     assert read_metrics(tmp_path) == [*expected[:2], {"step": 3, "ce": 9.0}]
     assert list((tmp_path / "tensorboard").iterdir())
 

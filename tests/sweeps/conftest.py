@@ -9,6 +9,7 @@ import pytest
 
 from latentseg.config import Config
 from latentseg.presets import dump_config
+from latentseg.runs.checkpoints import Checkpoints
 from latentseg.sweeps import run, work
 from latentseg.sweeps.cells import Sweep
 from latentseg.sweeps.files import read_sweep
@@ -58,8 +59,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         calls.append(("train", folder.name))
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "config.yaml").write_text(dump_config(config))
-        index = {"steps": [{"file": "last", "step": config.steps, "sha256": ""}], "best": None}
-        (folder / "checkpoints" / "index.json").write_text(json.dumps(index))
+        Checkpoints(folder / "checkpoints").save(config.steps, {})
         rows = [{"step": 1, "ce": 3.0, "seconds": 1.5}, {"step": 2, "seconds": 2.0}, {"step": 2, "val_miou": 0.1}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

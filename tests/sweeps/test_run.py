@@ -20,6 +20,7 @@ from latentseg import cli
 from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.presets import load_config
+from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import hold, live_owner
 from latentseg.sweeps import run as sweeps
@@ -344,3 +345,35 @@ def test_a_killed_worker_loses_nothing_and_another_one_goes_on(
     assert [row["step"] for row in read_metrics(second) if "ce" in row] == list(range(1, 7))
     run_sweep(sweep, root)
     assert trained == [second]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_stop_saves_its_cell_and_the_same_command_goes_on(
+    tiny: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    """Its group and whoever started it both send it a signal: the second is no reason to leave at once."""
+    overrides = ["steps=200", "checkpoint_every=1000", "rows=supervised", "grid.seed=0", "splits=val"]
+    sweep, root = tiny(*overrides), tmp_path / "root"
+    order = {
+        "source": str(tmp_path / "tiny.yaml"),
+        "overrides": overrides,
+        "run_root": str(root),
+        "parent": os.getpid(),
+    }
+    worker = subprocess.Popen([sys.executable, "-m", "latentseg.sweeps.run"], stdin=subprocess.PIPE)
+    assert worker.stdin is not None
+    with worker.stdin as pipe:
+        pipe.write(json.dumps(order).encode())
+    folder = root / sweep.cells[0].folder
+    deadline = time.monotonic() + 90
+    while len(read_metrics(folder)) < 2 and worker.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        worker.send_signal(number)
+    assert worker.wait(60) == 128 + signal.SIGUSR1
+    last = Checkpoints(folder / "checkpoints").last()
+    assert last is not None
+    assert 2 <= last.step == read_metrics(folder)[-1]["step"] < 200
+    assert cell_state(sweep.cells[0], root, sweep.splits).kind == "stopped"
+    run_sweep(sweep, root)
+    assert read_done(folder, ("val",)) is not None

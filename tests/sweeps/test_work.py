@@ -232,7 +232,8 @@ def test_a_run_that_was_begun_goes_on_as_it_was(tiny: Callable[..., Sweep], tmp_
     folder = tmp_path / cell.folder
     begun = load_config("scenes", [*cell.options, "method.num_latent=7", "log_every=1"], keep_unread=True)
     train(begun, folder)
-    (folder / "checkpoints" / "index.json").unlink()  # stopped before its first checkpoint
+    for path in (folder / "checkpoints").glob("step_*"):  # stopped before its first checkpoint
+        path.unlink()
     run_cell(sweep, cell, tmp_path)
     assert read_done(folder, ("val",)) is not None
     assert load_config(folder / "config.yaml", of_run=True) == begun

@@ -100,7 +100,7 @@ def test_a_data_set_may_move(folder_set: Callable[..., Path], tmp_path: Path) ->
 
 def test_a_run_is_not_lengthened_but_another_begins_with_its_weights(tmp_path: Path) -> None:
     first = train(tiny(*SUPERVISED), tmp_path / "first").folder
-    remedy = r"cannot be made longer\. .* steps=9 model\.weights=.*first model\.weights_kind=latentseg --run"
+    remedy = r"cannot be made longer\. .*: latentseg train --from .*first steps=9 --run NEW_FOLDER"
     with pytest.raises(UserError, match=remedy):
         train(tiny(*SUPERVISED, "steps=9"), first, resume=True)
     longer = ["steps=1", f"model.weights={first}", "model.weights_kind=latentseg", "optim.lr=1e-12"]
