@@ -21,15 +21,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from latentseg import presets
 from latentseg.console import console
 from latentseg.errors import UserError
 from latentseg.methods.table import readers
 from latentseg.presets import load_config, only_read, option_names
+from latentseg.presets.plain import named_file, read_yaml
 from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
@@ -159,8 +156,8 @@ def option_text(key: str, value: Any) -> str:
 def _read_source(source: str) -> tuple[str, Path]:
     if source in sweep_names():
         return sweep_text(source), Path()
-    path = Path(source)
-    if not path.is_file():
+    path = named_file(source)
+    if path is None:
         raise UserError(f"{source} is neither a YAML file nor a sweep that comes along: {', '.join(sweep_names())}")
     try:
         return path.read_text(encoding="utf-8"), path.parent
@@ -169,20 +166,14 @@ def _read_source(source: str) -> tuple[str, Path]:
 
 
 def _parse(text: str, source: str) -> Tree:
-    try:
-        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{source} is not valid YAML: {error}") from error
+    tree = read_yaml(text, source)
     if not isinstance(tree, dict) or not tree.get("base"):
         raise UserError(f"{source}: a sweep needs `base: PRESET_OR_YAML` and may have {', '.join(KEYS[1:])}")
     return {str(key): value for key, value in tree.items()}
 
 
 def _parse_value(text: str) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload,index]
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"the value {text!r} cannot be read: {error}".splitlines()[0]) from error
+    return read_yaml(text, f"the value {text!r}")
 
 
 def _check_tree(tree: Tree, source: str) -> None:
