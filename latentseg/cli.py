@@ -1,6 +1,7 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,9 @@ import typer
 from rich.console import Console, RenderableType
 
 from latentseg import __version__
-from latentseg.errors import UserError
-from latentseg.presets import describe_options, group_maps, load_config, preset_summaries, preset_text
+from latentseg.config import Config
+from latentseg.errors import UserError, is_out_of_memory
+from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
@@ -29,6 +31,8 @@ Source = Annotated[
     typer.Argument(help="A preset (see `latentseg presets`), a YAML file, or a run folder.", metavar="PRESET_OR_YAML"),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
+LINES, LETTERS = 24, 4000
+"""Of a message on the screen."""
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
 
@@ -43,6 +47,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error arose.")] = False,
 ) -> None:
     """Train a semantic segmenter from a few labelled images and a pile of unlabelled ones."""
 
@@ -50,6 +55,15 @@ def _options(
 def _show(table: RenderableType) -> None:
     """Print a table; where it goes to no terminal, nothing is cut to the width of one."""
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def _looked_at(config: Config) -> Config:
+    """The same, if the folder of its data set is there: PyTorch, which takes seconds, is not needed to tell."""
+    from latentseg.data.images import data_folder  # noqa: PLC0415
+
+    if config.data.kind != "scenes":
+        data_folder(config.data.root, config.data.kind)
+    return config
 
 
 @app.command()
@@ -69,7 +83,7 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or Path(source), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides or [], of_run)
+    config = _looked_at(load_config(source, overrides or [], of_run))
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
@@ -94,7 +108,7 @@ def benchmark(
 
     For example: latentseg benchmark camvid data.root=CamVid
     """
-    config = load_config(source, overrides or [])
+    config = _looked_at(load_config(source, overrides or []))
     from latentseg.training.choices import choices, report, time_choices  # noqa: PLC0415
 
     _show(report(config, time_choices(config, choices(compiled), rounds)))
@@ -108,6 +122,7 @@ def evaluate(
     checkpoint: Checkpoint = "last",
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
+    _looked_at(load_run(run, overrides or []))
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.inference.evaluate import evaluate as run_evaluation  # noqa: PLC0415
 
@@ -130,6 +145,10 @@ def predict(
 
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
+    from latentseg.inference.jobs import find_jobs  # noqa: PLC0415
+
+    load_run(run, set_ or [])
+    find_jobs(paths)
     from latentseg.inference.model import Model  # noqa: PLC0415
     from latentseg.inference.predict import predict as run_prediction  # noqa: PLC0415
 
@@ -183,6 +202,8 @@ def analyse(
     baseline: Annotated[Path | None, typer.Option(help="Run folder of the supervised twin.")] = None,
 ) -> None:
     """Look into the latent classes: P(l|c), groups in words, what they tell, and whether they are easier."""
+    for folder in (run, *([baseline] if baseline else [])):
+        _looked_at(load_run(folder, overrides or []))
     from latentseg.analysis import analyse as run_analysis  # noqa: PLC0415
 
     console.print(run_analysis(run, split, checkpoint, baseline, overrides or []).text(), markup=False, highlight=False)
@@ -194,6 +215,9 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page: tables beside the paper's, curves, heat maps, pictures, cost."""
+    from latentseg.report.inputs import find_inputs  # noqa: PLC0415
+
+    find_inputs(paths)
     from latentseg.report.page import write_report  # noqa: PLC0415
 
     console.print(f"report: {write_report(paths, out)}", markup=False, highlight=False)
@@ -282,15 +306,47 @@ def quickstart(
 
 
 def main() -> None:
-    """Run the command; a `UserError` becomes one clear message and its status."""
+    """Run the command; an error becomes one message and its status, and a traceback with --debug."""
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
-    except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(error.status)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
         raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, people get one message
+        if debug:
+            traceback.print_exc()
+        text, status = _told(error)
+        Console(stderr=True, soft_wrap=True).print(
+            text if debug else _screen(text), style="red", markup=False, highlight=False
+        )
+        sys.exit(status)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the status that the command ends with."""
+    if isinstance(error, UserError):
+        return f"error: {error}", error.status
+    if is_out_of_memory(error):
+        return (
+            "error: out of memory: this takes more than the machine has. To train, take a smaller batch_size or "
+            "augment.crop, or more model.micro_batches; to predict, inference.mode=slide, with a smaller "
+            "inference.window; --debug says where it was"
+        ), UserError.status
+    return (
+        f"internal error: {type(error).__name__}: {error}; run it again with --debug, and report what that shows "
+        f"as an issue of latentseg"
+    ), 1
+
+
+def _screen(text: str) -> str:
+    """A message of one screen at most; what a terminal would obey, such as an escape in a file's name, is spelt out."""
+    lines = text[:LETTERS].splitlines() or [""]
+    kept = lines[:LINES]
+    if len(lines) > LINES or len(text) > LETTERS:
+        kept.append(f"... and more ({len(text)} letters in all; --debug shows them)")
+    return "\n".join("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line) for line in kept)

@@ -2,10 +2,11 @@
 
     python benchmarks/reliability/fuzz_config.py --number 2000 --seed 0 --json benchmarks/reliability/fuzz_config.json
 
-Half are overrides, by a grammar (an option, a value that is odd or of the wrong kind); half are YAML files, a preset
-that is mutated (bytes, lines, values) or a text of odd pieces. Each is read by `load_config`, written and read again,
-and goes through what a run looks at before PyTorch is there: the root of its data. Nothing is trained.
-Counts what is taken, what is refused, tracebacks, and what takes longer than five seconds.
+Half are overrides, by a grammar (an option, a value that is odd, of the wrong kind or near the default); half are YAML
+files: a preset or a sweep that is mutated (bytes, lines, values), or a text of odd pieces. Each is read, written and
+read again, and goes through what a run looks at before PyTorch is there: its data set and its split. Nothing is
+trained. Counts what is taken, what is refused, tracebacks, what takes longer than five seconds, and messages of more
+than 5,000 characters (the command shows a screen of them).
 """
 
 import argparse
@@ -15,13 +16,17 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentseg.data.images import data_folder
+from latentseg.config import Config
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
-from latentseg.presets import dump_config, load_config, option_names, preset_names, preset_text
+from latentseg.presets import dump_config, flat, load_config, option_names, preset_names, preset_text
+from latentseg.sweeps.files import read_sweep, sweep_names, sweep_text
 
 SECONDS = 5
 """What takes longer hangs."""
@@ -29,16 +34,32 @@ SCALARS = [
     "0", "1", "-1", "2", "255", "256", "1e-9", "1e38", "1e400", "-0.0", ".nan", ".inf", "-.inf", "0x10", "0b1", "017",
     "1_0", "1:30", "9" * 25, "9" * 5000, "0x" + "f" * 5000, "true", "null", "~", "", "''", "a", "all", "1/8", "1/0",
     "8/1", "9" * 5000 + "/" + "9" * 5000, "²", "\u0663", "é", "e\u0301", "\U0001f600", "\u202e", "\ufeff", "\x85",
-    "2020-01-01", "2020-99-99", "=", "<<", "*a", "&a 1", "!!int ''", "!!python/name:os.system", "!!binary //79", "!!set {a}",
+    "2020-01-01", "2020-99-99", "=", "<<", "*a", "&a 1", "!!int ''", "!!python/name:os.system", "!!binary //79",
     "${steps}", "${oc.env:HOME}", "${", "${foo:1}", '"\\0"', '"\\ud800"', "x" * 300, "x" * 5000, "~nobody/x", "~root",
     "/proc", "/dev/zero", "/root", "..", "con\\nul", "`", "@", "%", "|", ">-", "# no", "'", '"', '{-" ...', "- - -",
-    "$(touch hacked)", "; ls", "<script>", "=cmd()", "\x07", "\t", "  ", "[" * 2000, "{a: " * 2000, "[[[[[[[[[[1]]]]]]]]]]",
+    "$(touch hacked)", "; ls", "<script>", "=cmd()", "\x07", "\t", "  ", "[" * 2000, "{a: " * 2000, "[[[[[[1]]]]]]",
+    "!!set {a}",
 ]  # fmt: skip
 PIECES = [
     ": ", "\n", "\n  ", "- ", "[", "]", "{", "}", ",", "&a ", "*a", "<<: *a", "!!str ", "#", "---\n", "...\n", "'", '"',
     "? ", "| \n", "${", "}", "%YAML 1.1\n", "\t", "\x00", "\ufeff", "data", "method", "steps", "groups", "class_map",
 ]  # fmt: skip
-BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True))
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+
+
+DEFAULTS = flat(Config().model_dump(mode="json"))
+LONG = 5000
+"""Characters of a long message."""
+
+
+def near(rng: random.Random, key: str) -> str:
+    """A value that may well be taken: the default, or something beside it."""
+    default = DEFAULTS.get(key)
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return rng.choice([json.dumps(default), "true", "false", "null", "all", "8", "0.5", "[1]"])
+    return json.dumps(rng.choice([default, default * 2, default / 2, round(default), default + 1, 0, 1, 64]))
 
 
 def value(rng: random.Random, depth: int = 0) -> str:
@@ -59,8 +80,13 @@ def override(rng: random.Random) -> str:
         key = mutated(rng, key.encode()).decode(errors="surrogateescape")
     elif rng.random() < 0.1:
         key = f"{rng.choice(['data.class_map', 'method.groups'])}.{rng.choice(SCALARS)}"
-    text = f"{key}{rng.choice(['='] * 20 + ['', '==', ' = '])}{value(rng)}"
-    return mutated(rng, text.encode(errors="surrogateescape")).decode(errors="surrogateescape") if rng.random() < 0.1 else text
+    typed = near(rng, key) if rng.random() < 0.6 else value(rng)
+    text = f"{key}{rng.choice(['='] * 20 + ['', '==', ' = '])}{typed}"
+    return (
+        mutated(rng, text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+        if rng.random() < 0.1
+        else text
+    )
 
 
 def mutated(rng: random.Random, text: bytes) -> bytes:
@@ -80,13 +106,14 @@ def mutated(rng: random.Random, text: bytes) -> bytes:
     return bytes(content)
 
 
-def document(rng: random.Random) -> bytes:
-    """A YAML file: a mutated preset, one with odd values, or odd pieces in a row."""
+def document(rng: random.Random, sweep: bool) -> bytes:
+    """A YAML file: a mutated preset or sweep, one with odd values, or odd pieces in a row."""
     kind = rng.random()
+    text = sweep_text(rng.choice(sweep_names())) if sweep else preset_text(rng.choice(preset_names()))
     if kind < 0.4:
-        return mutated(rng, preset_text(rng.choice(preset_names())).encode())
+        return mutated(rng, text.encode())
     if kind < 0.8:
-        lines = preset_text(rng.choice(preset_names())).splitlines()
+        lines = text.splitlines()
         for _ in range(rng.randint(1, 3)):
             place = rng.randrange(len(lines))
             lines[place] = f"{lines[place].partition(':')[0]}: {value(rng)}"
@@ -97,30 +124,32 @@ def document(rng: random.Random) -> bytes:
     return pieces.encode(rng.choice(["utf-8", "utf-16", "utf-8-sig", "latin-1"]), errors="replace")
 
 
-def inputs(number: int, seed: int, folder: Path) -> Iterator[tuple[str, str | Path, list[str]]]:
-    """What is tried: its text, a preset or a file, and overrides."""
+def inputs(number: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is tried: its text, and a call that reads it."""
+    path = folder / "hostile.yaml"
     for index in range(number):
-        rng = random.Random(f"{seed} {index}")
-        if index % 2:
-            path = folder / "hostile.yaml"
-            path.write_bytes(content := document(rng))
-            yield repr(content), path, []
-        else:
+        rng = random.Random(f"{seed} {index}")  # noqa: S311
+        if index % 2 == 0:
             given = [override(rng) for _ in range(rng.choice([1, 1, 1, 2, 4]))]
-            yield repr(given), rng.choice(preset_names()), given
+            yield repr(given), partial(attempt, rng.choice(["scenes", "scenes", *preset_names()]), given, folder)
+        else:
+            sweep = index % 8 == 1
+            path.write_bytes(content := document(rng, sweep))
+            call = partial(attempt, path, [], folder, of_run=index % 8 == 3)
+            yield repr(content), partial(read_sweep, path) if sweep else call
 
 
-def attempt(source: str | Path, given: list[str], of_run: bool) -> None:
+def attempt(source: str | Path, given: list[str], folder: Path, of_run: bool = False) -> None:
     """What every verb does first."""
     config = load_config(source, given, of_run)
-    again = Path(tempfile.gettempdir()) / f"fuzz_config_{time.monotonic_ns()}.yaml"
-    try:
-        again.write_text(dump_config(config), encoding="utf-8")
-        assert load_config(again) == config, "the written configuration is another one"
-    finally:
-        again.unlink(missing_ok=True)
-    if config.data.kind != "scenes":
-        data_folder(config.data.root, config.data.kind)
+    again = folder / "config.yaml"
+    again.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(again, of_run=True) == config, "the written configuration is another one"
+    few = {"train": 16, "val": 2, "test": 2, "height": 32, "width": 32}
+    if config.data.kind != "scenes" and config.data.root is None:
+        return  # it is asked for, in one message
+    data = config.data.model_copy(update={"scenes": config.data.scenes.model_copy(update=few)})
+    draw_split(open_dataset(data), data, config.seed)
 
 
 def _late(*_: Any) -> None:
@@ -134,16 +163,16 @@ def fuzz(number: int, seed: int) -> dict[str, Any]:
     slowest = 0.0
     signal.signal(signal.SIGALRM, _late)
     with tempfile.TemporaryDirectory() as folder:
-        for text, source, given in inputs(number, seed, Path(folder)):
+        for text, call in inputs(number, seed, Path(folder)):
             counts["tried"] += 1
             began = time.perf_counter()
             signal.alarm(SECONDS)
             try:
-                attempt(source, given, of_run=counts["tried"] % 4 == 0)
+                call()
                 counts["taken"] += 1
             except UserError as error:
                 counts["refused"] += 1
-                str(error).encode(errors="surrogateescape")
+                counts["long messages"] += len(str(error)) > LONG
             except TimeoutError:
                 counts["hangs"] += 1
                 failures.append(text[:300])

@@ -21,8 +21,9 @@ SMALLEST_MAP = 32
 class InferenceConfig(Section):
     """How a whole image is predicted, by every verb."""
 
-    mode: Literal["whole", "slide"] = "whole"
-    """The image at once, or windows that overlap."""
+    mode: Literal["auto", "whole", "slide"] = "auto"
+    """The image at once (auto: one of more than 2^23 pixels in tiles, with their surroundings), or windows that overlap
+    (of so large an image within its tiles); whole: at once whatever its size."""
     window: tuple[Window, Window] = (321, 321)
     """slide: height and width of the window, in pixels of the (resized) image."""
     overlap: Annotated[float, Field(ge=0, le=0.9, strict=True)] = 1 / 3

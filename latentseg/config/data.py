@@ -4,7 +4,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from latentseg.config.fields import BelowOne, Mark, Natural, PathText, Scale, Scenes, Section, Seed, Share, Side, Views, Weight
+from latentseg.config.fields import (
+    BelowOne,
+    Mark,
+    Natural,
+    PathText,
+    Scale,
+    Scenes,
+    Section,
+    Seed,
+    Share,
+    Side,
+    Views,
+    Weight,
+)
 
 
 class ScenesConfig(Section):

@@ -87,12 +87,37 @@ def load_config(
     return config
 
 
+AFTER_TRAINING = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
+"""Options that may be others when a run is used."""
+
+
+def load_run(folder: Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The configuration of a run folder for inference.
+
+    Args:
+        folder: The run folder.
+        overrides: `key=value` of `AFTER_TRAINING`. The number of processes is not that of the training, but 1 unless
+            named here.
+
+    Raises:
+        RunError: There is no run, or its configuration is damaged.
+        UserError: An override would change what was trained.
+    """
+    if named_file(str(folder / "config.yaml")) is None:
+        raise RunError(f"{folder} is not a run folder (no config.yaml in it)")
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key not in AFTER_TRAINING and not key.startswith("inference."):
+            raise UserError(f"{key[:100]} cannot be changed after training; what can: {', '.join(AFTER_TRAINING)}")
+    return load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     """Set one option, in place."""
     key, equals, text = override.partition("=")
-    key = key.strip()
+    key, shown = key.strip(), f"override {override[:100]!r}"
     if not equals or not key:
-        raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
+        raise UserError(f"{shown} is not of the form key=value, such as data.labeled=1/30")
     _known_path(key)
     *sections, name = key.split(".")
     for section in sections:
@@ -100,8 +125,8 @@ def _override(values: dict[str, Any], override: str) -> None:
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
-            raise UserError(f"override {override!r}: {section} holds no options there, but {values!r}")
-    values[name] = read_yaml(text, f"override {override!r}")
+            raise UserError(f"{shown}: {section} holds no options there, but {repr(values)[:100]}")
+    values[name] = read_yaml(text, shown)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -206,7 +231,9 @@ def _read_source(source: str | Path) -> Any:
     if path is None:
         near = difflib.get_close_matches(name, preset_names(), n=1)
         hint = f"; did you mean the preset {near[0]}?" if near else ""
-        raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
+        raise UserError(
+            f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file nor a run folder{hint}"
+        )
     values = read_yaml_file(path, name)
     return {} if values is None else values  # an empty file: the defaults
 
@@ -253,7 +280,7 @@ def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]
-    return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
+    return f"unknown option {key[:100]}" + (f"; did you mean {hint[0]}?" if hint else "")
 
 
 def _explain(error: Any) -> tuple[str, str]:

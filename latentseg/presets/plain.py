@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Writes what `_Loader` reads as the same value."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's form
         return True
 
     def represent_str(self, data: str) -> ScalarNode:
@@ -108,7 +108,7 @@ def read_yaml(text: str | bytes, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
-        place = f", line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in str(text) else ""
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark and isinstance(text, bytes) else ""
         raise UserError(f"{source}{place} cannot be read as YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{source} cannot be read as YAML: {str(error).splitlines()[0]}") from error

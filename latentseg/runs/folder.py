@@ -32,7 +32,7 @@ from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
 from latentseg.errors import UserError
 from latentseg.engine import choose_device, choose_precision
-from latentseg.presets import differences, dump_config, load_config
+from latentseg.presets import differences, dump_config, load_config, load_run
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
@@ -173,14 +173,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
         UserError: There is no run, or an override would change what was trained.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not a run folder (no config.yaml in it)")
-    allowed = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.strip() not in allowed and not key.startswith("inference."):
-            raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
-    config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
+    config = load_run(folder, overrides)
     try:
         entries = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         names = tuple(str(entry["name"]) for entry in entries)

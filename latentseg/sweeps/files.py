@@ -173,7 +173,7 @@ def _parse(text: str, source: str) -> Tree:
 
 
 def _parse_value(text: str) -> Any:
-    return read_yaml(text, f"the value {text!r}")
+    return read_yaml(text, f"the value {text[:100]!r}")
 
 
 def _check_tree(tree: Tree, source: str) -> None:
@@ -182,10 +182,10 @@ def _check_tree(tree: Tree, source: str) -> None:
         raise UserError(f"{source}: unknown key {unknown[0]}; a sweep has {', '.join(KEYS)}")
     rows = tree["rows"]
     if not isinstance(rows, dict) or not rows or not all(isinstance(row, dict | None) for row in rows.values()):
-        raise UserError(f"{source}: rows must be `name: {{option: value}}`, not {rows!r}")
+        raise UserError(f"{source}: rows must be `name: {{option: value}}`, not {repr(rows)[:200]}")
     for name in ("options", "columns", "grid"):
         if not isinstance(tree[name], dict):
-            raise UserError(f"{source}: {name} must be `option: value`, not {tree[name]!r}")
+            raise UserError(f"{source}: {name} must be `option: value`, not {repr(tree[name])[:200]}")
     if len(tree["columns"]) > 1:
         raise UserError(f"{source}: columns takes one key, found {', '.join(tree['columns'])}; the others go to grid")
     empty = [key for name in ("columns", "grid") for key, values in tree[name].items() if values in ([], None)]
@@ -193,7 +193,7 @@ def _check_tree(tree: Tree, source: str) -> None:
         raise UserError(f"{source}: {empty[0]} has no values")
     splits = tree["splits"]
     if not isinstance(splits, list) or not splits or not set(splits) <= set(SPLITS):
-        raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {splits!r}")
+        raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {repr(splits)[:200]}")
 
 
 def _override(tree: Tree, override: str) -> None:
@@ -201,7 +201,7 @@ def _override(tree: Tree, override: str) -> None:
     key, value = key.strip(), _parse_value(text)
     if not equals or not key:
         raise UserError(
-            f"override {override!r} is not of the form key=value, such as data.root=CamVid or grid.seed=[0]"
+            f"override {override[:100]!r} is not of the form key=value, such as data.root=CamVid or grid.seed=[0]"
         )
     part, _, name = key.partition(".")
     values = value if isinstance(value, list) else [value]
