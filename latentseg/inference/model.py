@@ -22,7 +22,7 @@ from latentseg.config import Config, DataConfig, InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.engine import Precision, choose_device, choose_precision
-from latentseg.errors import UserError, is_out_of_memory
+from latentseg.errors import RunError, UserError, is_out_of_memory
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
 from latentseg.inference.tiles import no_memory, starts, tell_tiles, tiles
 from latentseg.methods.table import METHODS
@@ -73,7 +73,8 @@ class Model:
             overrides: `key=value` for data.root, device, threads, precision or inference.*.
 
         Raises:
-            UserError: The run or its checkpoint is missing or damaged, or they do not fit each other.
+            RunError: The run or its checkpoint is missing or damaged, or they do not fit each other.
+            UserError: An override is none.
         """
         opened = run if isinstance(run, Run) else open_run(run, overrides)
         if checkpoint not in ("last", "best"):
@@ -82,7 +83,7 @@ class Model:
             torch.set_num_threads(opened.config.threads)
         entry = opened.checkpoints.best() if checkpoint == "best" else opened.checkpoints.last()
         if entry is None:
-            raise UserError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
+            raise RunError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
         num_classes = len(opened.classes)
         branch = METHODS[opened.config.method.name].second_channels(opened.config.method, num_classes)
         segmenter = build_segmenter(opened.config.model, num_classes, branch, pretrained=False)

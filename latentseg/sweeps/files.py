@@ -27,7 +27,6 @@ from latentseg.errors import UserError
 from latentseg.methods.table import readers
 from latentseg.presets import load_config, only_read, option_names
 from latentseg.presets.plain import named_file, read_yaml
-from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
 
@@ -92,6 +91,8 @@ def write_sweep(sweep: Sweep, run_root: Path, notes: dict[Path, str] | None = No
     Raises:
         UserError: The run root cannot be written.
     """
+    from latentseg.runs.checkpoints import write_atomically  # noqa: PLC0415 - slow (PyTorch): a sweep is read first
+
     path = run_root / "sweeps" / f"{sweep.name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
