@@ -128,7 +128,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors or is no PyTorch file, and is refused because loading it "
             f"could run code: {_line(error)}"
         ) from error
-    except Exception as error:  # noqa: BLE001 - a damaged file leads PyTorch anywhere
+    except Exception as error:
         raise RunError(f"{path} is truncated or damaged: {_line(error)}") from error
     return _unwrap(content, path)
 

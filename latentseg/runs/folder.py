@@ -116,8 +116,11 @@ def recorded_precision(folder: Path, config: Config) -> Config:
 
 
 def _as_trained(config: Config) -> Config:
-    """The configuration without the choice between decoded images in memory and none, which changes no result."""
-    return config if config.cache == "features" else config.model_copy(update={"cache": "none"})
+    """The configuration without what changes no result: whether decoded images are kept in memory, and inference.mode,
+    which was `whole` where it is `auto` now."""
+    inference = config.inference.model_copy(update={"mode": config.inference.mode.replace("auto", "whole")})
+    cache = config.cache if config.cache == "features" else "none"
+    return config.model_copy(update={"cache": cache, "inference": inference})
 
 
 def make_folder(folder: Path) -> None:

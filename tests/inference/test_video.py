@@ -170,9 +170,7 @@ def test_a_truncated_video_keeps_what_was_read(model: Model, tmp_path: Path) -> 
     Image.fromarray(photo()).save(tmp_path / "b.png")
     (tmp_path / "c.mp4").write_text("no video")
     out = tmp_path / "out"
-    with pytest.raises(
-        UserError, match=r"2 of 3 files cannot be predicted(.|\n)*is truncated: it ends"
-    ):
+    with pytest.raises(UserError, match=r"2 of 3 files cannot be predicted(.|\n)*is truncated: it ends"):
         predict(model, [path, tmp_path / "b.png", tmp_path / "c.mp4"], out)
     frames = sorted((out / "index" / "a").iterdir())
     assert [frame.name for frame in frames] == [f"{number:06}.png" for number in range(len(frames))]
