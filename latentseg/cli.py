@@ -11,7 +11,8 @@ from rich.console import Console, RenderableType
 
 from latentseg import __version__
 from latentseg.config import Config
-from latentseg.errors import UserError, is_out_of_memory
+from latentseg.errors import UserError
+from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -31,8 +32,6 @@ Source = Annotated[
     typer.Argument(help="A preset (see `latentseg presets`), a YAML file, or a run folder.", metavar="PRESET_OR_YAML"),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
-LINES, LETTERS = 24, 4000
-"""Of a message on the screen."""
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
 
@@ -320,33 +319,8 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, people get one message
         if debug:
             traceback.print_exc()
-        text, status = _told(error)
+        text, status = told(error)
         Console(stderr=True, soft_wrap=True).print(
-            text if debug else _screen(text), style="red", markup=False, highlight=False
+            text if debug else screen(text), style="red", markup=False, highlight=False
         )
         sys.exit(status)
-
-
-def _told(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the status that the command ends with."""
-    if isinstance(error, UserError):
-        return f"error: {error}", error.status
-    if is_out_of_memory(error):
-        return (
-            "error: out of memory: this takes more than the machine has. To train, take a smaller batch_size or "
-            "augment.crop, or more model.micro_batches; to predict, inference.mode=slide, with a smaller "
-            "inference.window; --debug says where it was"
-        ), UserError.status
-    return (
-        f"internal error: {type(error).__name__}: {error}; run it again with --debug, and report what that shows "
-        f"as an issue of latentseg"
-    ), 1
-
-
-def _screen(text: str) -> str:
-    """A message of one screen at most; what a terminal would obey, such as an escape in a file's name, is spelt out."""
-    lines = text[:LETTERS].splitlines() or [""]
-    kept = lines[:LINES]
-    if len(lines) > LINES or len(text) > LETTERS:
-        kept.append(f"... and more ({len(text)} letters in all; --debug shows them)")
-    return "\n".join("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line) for line in kept)

@@ -14,7 +14,7 @@ MODULES = {
 }
 FLOORS = (
     ("errors", "losses", "methods.table", "console"),
-    ("metrics", "config", "distributed", "runs.checkpoints", "runs.locks"),
+    ("metrics", "messages", "config", "distributed", "runs.checkpoints", "runs.locks"),
     ("presets", "engine"),
     ("scenes",),
     ("data",),

@@ -124,7 +124,7 @@ def document(rng: random.Random, sweep: bool) -> bytes:
     return pieces.encode(rng.choice(["utf-8", "utf-16", "utf-8-sig", "latin-1"]), errors="replace")
 
 
-def inputs(number: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def inputs(number: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is tried: its text, and a call that reads it."""
     path = folder / "hostile.yaml"
     for index in range(number):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from latentseg.console import console
@@ -73,7 +74,7 @@ def is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEO_SUFFIXES
 
 
-def grouped(failures: dict[Path, UserError]) -> str:
+def grouped(failures: Mapping[Path, UserError]) -> str:
     """One line for each cause, with its number of files, the first of them, and the remedy."""
     lines: list[str] = []
     causes: dict[tuple[str, str], list[str]] = {}

@@ -48,7 +48,7 @@ def tiles(shape: Size, size: Size, config: InferenceConfig) -> list[Tile]:
         _spans(length, mapped, max(LEAST, int(TILE / factor), window), max(LEAST, int(MARGIN / factor)))
         for length, mapped, window in zip(shape, size, windows, strict=True)
     )
-    return [Tile(*zip(row, column, strict=True)) for row in rows for column in columns]
+    return [Tile((r[0], c[0]), (r[1], c[1]), (r[2], c[2]), (r[3], c[3])) for r in rows for c in columns]
 
 
 def _spans(length: int, mapped: int, side: int, margin: int) -> list[Span]:

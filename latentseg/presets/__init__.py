@@ -153,8 +153,10 @@ def _read_earlier(values: dict[str, Any], source: str) -> None:
         if isinstance(options := values.get(section), dict) and name in options:
             options[new.rpartition(".")[2]] = options.pop(name)
     method = values.get("method")
-    found = [name for name in REMOVED if name in method] if isinstance(method, dict) else []
-    if found and method["name"] == "latent_match":
+    if not isinstance(method, dict):
+        return
+    found = [name for name in REMOVED if name in method]
+    if found and method.get("name") == "latent_match":
         raise UserError(f"{source}: {_removed(f'method.{found[0]}')}")
     for name in found:
         del method[name]

@@ -36,13 +36,13 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise ComposerError(None, None, "aliases (*name) are not read: write the value itself", event.start_mark)
         self.depth += 1
         if self.depth > DEPTH:
             raise ComposerError(None, None, f"values are nested more than {DEPTH} deep", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        node: Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: Node | None = super().compose_node(parent, index)
         self.depth -= 1
         if node is not None and node.tag.removeprefix("tag:yaml.org,2002:") not in KINDS:
             raise ConstructorError(None, None, f"values of the type {node.tag} are not read", node.start_mark)
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
 
     def construct_scalar(self, node: Any) -> Any:
-        text = super().construct_scalar(node)  # type: ignore[no-untyped-call]
+        text = super().construct_scalar(node)
         problem = None
         if node.tag.endswith(":int") and len(text) > DIGITS:
             problem = f"a number of {len(text)} digits is not read"
@@ -81,7 +81,7 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_str(self, data: str) -> ScalarNode:
         quotes = None if data.isprintable() else '"'  # in which rare line ends are written as escapes, and survive
-        node: ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", data, quotes)  # type: ignore[no-untyped-call]
+        node: ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", data, quotes)
         return node
 
 
@@ -92,7 +92,7 @@ for _kind in (_Loader, _Dumper):
         for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     for _tag, _pattern in NUMBERS.items():
-        _kind.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))  # type: ignore[no-untyped-call]
+        _kind.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
 def read_yaml(text: str | bytes, source: str) -> Any:

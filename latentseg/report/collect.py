@@ -192,9 +192,8 @@ def read_run(folder: Path) -> Record:
         tree = read_json(file)
         if not isinstance(tree.get("scores"), dict):
             continue
-        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [
-            *map(str, overrides if isinstance(overrides := tree.get("overrides"), list) else [])
-        ]
+        overrides = tree["overrides"] if isinstance(tree.get("overrides"), list) else []
+        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, overrides)]
         split = str(tree.get("split")) + (f" ({', '.join(notes)})" if notes else "")
         step = tree["step"] if number(tree.get("step")) else 0
         if step >= scores.get(split, {"step": 0})["step"]:

@@ -188,12 +188,14 @@ def _check_tree(tree: Tree, source: str) -> None:
         if not isinstance(tree[name], dict):
             raise UserError(f"{source}: {name} must be `option: value`, not {repr(tree[name])[:200]}")
     if len(tree["columns"]) > 1:
-        raise UserError(f"{source}: columns takes one key, found {', '.join(tree['columns'])}; the others go to grid")
+        raise UserError(
+            f"{source}: columns takes one key, found {', '.join(map(str, tree['columns']))}; the others go to grid"
+        )
     empty = [key for name in ("columns", "grid") for key, values in tree[name].items() if values in ([], None)]
     if empty:
         raise UserError(f"{source}: {empty[0]} has no values")
     splits = tree["splits"]
-    if not isinstance(splits, list) or not splits or not set(splits) <= set(SPLITS):
+    if not isinstance(splits, list) or not splits or not all(split in SPLITS for split in splits):
         raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {repr(splits)[:200]}")
 
 

@@ -140,6 +140,8 @@ def test_tiles_give_what_the_whole_image_gives(
     assert (probs.latent is None) == (labels.latent is None) == (latent == 0)
     for maps, found, ids in zip(whole, probs, labels, strict=True):
         if maps is not None:
+            assert found is not None
+            assert ids is not None
             assert found.shape == maps.shape
             assert torch.allclose(found, maps, atol=1e-4)
             assert torch.equal(ids, argmax(maps))
