@@ -22,13 +22,13 @@ from typing import Any
 
 import compare
 from compare import Cells
-from omegaconf import OmegaConf
 
 from latentseg.analysis import analyse
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS, readers
 from latentseg.presets import only_read
+from latentseg.presets.plain import read_yaml_file
 from latentseg.runs.folder import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, read_done
 from latentseg.sweeps.files import read_sweep
@@ -81,7 +81,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 @cache
 def run_options(folder: Path) -> dict[str, Any]:
     """The resolved options of a run, which do not change once it is there."""
-    return flat(dict(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))))  # type: ignore[arg-type]
+    return flat(dict(read_yaml_file(folder / "config.yaml", str(folder))))
 
 
 def run_of(cell: Cell, run_root: Path) -> Path | None:

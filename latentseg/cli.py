@@ -1,34 +1,24 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
-import json
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from latentseg import __version__
 from latentseg.errors import UserError
-from latentseg.presets import describe_options, group_maps, load_config, preset_summaries, preset_text
+from latentseg.messages import screen, told
+from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
+from latentseg.verbs.common import Overrides, Source, console, looked_at, show
+from latentseg.verbs.data import data_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-console = Console(soft_wrap=True)
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Options as key=value, such as data.root=photos data.labeled=1/30 steps=500 seed=1.",
-        metavar="[KEY=VALUE]...",
-    ),
-]
-Source = Annotated[
-    str,
-    typer.Argument(help="A preset (see `latentseg presets`), a YAML file, or a run folder.", metavar="PRESET_OR_YAML"),
-]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
@@ -44,13 +34,9 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error arose.")] = False,
 ) -> None:
     """Train a semantic segmenter from a few labelled images and a pile of unlabelled ones."""
-
-
-def _show(table: RenderableType) -> None:
-    """Print a table; where it goes to no terminal, nothing is cut to the width of one."""
-    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 @app.command()
@@ -81,11 +67,11 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
-    config = load_config(source, overrides, of_run)
+    config = looked_at(load_config(source, overrides, of_run))
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
-        _show(expected(config, run, resume))
+        show(expected(config, run, resume))
         return
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first
@@ -106,10 +92,10 @@ def benchmark(
 
     For example: latentseg benchmark camvid data.root=CamVid
     """
-    config = load_config(source, overrides or [])
+    config = looked_at(load_config(source, overrides or []))
     from latentseg.training.choices import choices, report, time_choices  # noqa: PLC0415
 
-    _show(report(config, time_choices(config, choices(compiled), rounds)))
+    show(report(config, time_choices(config, choices(compiled), rounds)))
 
 
 @app.command()
@@ -120,12 +106,13 @@ def evaluate(
     checkpoint: Checkpoint = "last",
 ) -> None:
     """Score a run: mIoU over the data set, IoU per class, pixel accuracy; a table, and JSON in the run folder."""
+    looked_at(load_run(run, overrides or []))
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.inference.evaluate import evaluate as run_evaluation  # noqa: PLC0415
 
     evaluation = run_evaluation(run, split, checkpoint, overrides or [])
     if is_first():
-        _show(evaluation.table())
+        show(evaluation.table())
 
 
 @app.command()
@@ -142,6 +129,10 @@ def predict(
 
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
+    from latentseg.inference.jobs import find_jobs  # noqa: PLC0415
+
+    load_run(run, set_ or [])
+    find_jobs(paths)
     from latentseg.inference.model import Model  # noqa: PLC0415
     from latentseg.inference.predict import predict as run_prediction  # noqa: PLC0415
 
@@ -174,7 +165,7 @@ def sweep(
     if dry_run:
         from latentseg.sweeps.cost import dry_run as show_cost  # noqa: PLC0415
 
-        _show(show_cost(grid, run_root, workers))
+        show(show_cost(grid, run_root, workers))
         return
     from latentseg.sweeps.run import commands as cell_commands  # noqa: PLC0415
     from latentseg.sweeps.run import run_sweep  # noqa: PLC0415
@@ -195,6 +186,8 @@ def analyse(
     baseline: Annotated[Path | None, typer.Option(help="Run folder of the supervised twin.")] = None,
 ) -> None:
     """Look into the latent classes: P(l|c), groups in words, what they tell, and whether they are easier."""
+    for folder in (run, *([baseline] if baseline else [])):
+        looked_at(load_run(folder, overrides or []))
     from latentseg.analysis import analyse as run_analysis  # noqa: PLC0415
 
     console.print(run_analysis(run, split, checkpoint, baseline, overrides or []).text(), markup=False, highlight=False)
@@ -206,6 +199,9 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page: tables beside the paper's, curves, heat maps, pictures, cost."""
+    from latentseg.report.inputs import find_inputs  # noqa: PLC0415
+
+    find_inputs(paths)
     from latentseg.report.page import write_report  # noqa: PLC0415
 
     console.print(f"report: {write_report(paths, out)}", markup=False, highlight=False)
@@ -239,71 +235,6 @@ def presets(
             console.print(f"{preset:25}{summary}", markup=False, highlight=False)
 
 
-@data_app.command("split")
-def data_split(
-    source: Source,
-    out: Annotated[Path, typer.Option(help="Folder for labeled.txt and unlabeled.txt.")],
-    overrides: Overrides = None,
-) -> None:
-    """Draw which training images keep their labels, and write the two lists.
-
-    Train with them by data.labeled=OUT/labeled.txt.
-    """
-    from latentseg.data.check import print_notes  # noqa: PLC0415
-    from latentseg.data.datasets import open_dataset  # noqa: PLC0415
-    from latentseg.data.splits import draw_split, write_split  # noqa: PLC0415
-
-    config = load_config(source, overrides or [])
-    if (out / "labeled.txt").exists():
-        raise UserError(f"{out} holds a split, which is not overwritten: name another folder with --out")
-    split = draw_split(open_dataset(config.data), config.data, config.seed)
-    write_split(split, out)
-    print_notes(split.notes)
-    console.print(
-        f"{len(split.labeled)} labelled and {len(split.unlabeled)} unlabelled images in {out}",
-        markup=False,
-        highlight=False,
-    )
-
-
-@data_app.command("check")
-def data_check(
-    source: Annotated[
-        str, typer.Argument(help="A folder of images/ and masks/, a preset, or a YAML file.", metavar="ROOT_OR_PRESET")
-    ],
-    overrides: Overrides = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,
-) -> None:
-    """Open every file that a run would read, and say all that is wrong, by cause; then pixels per class.
-
-    For example: latentseg data check photos, or: latentseg data check voc data.root=VOCdevkit data.check=quick
-    """
-    from latentseg.data.check import check_set  # noqa: PLC0415
-
-    options = overrides or []
-    if Path(source).is_dir() and source not in preset_summaries():
-        options = [f"data.root={json.dumps(source, ensure_ascii=False)}", "data.labeled=all", *options]
-        source = "folder"
-    table, report = check_set(load_config(source, options), json_file)
-    _show(table)
-    console.print(f"{report.images - len(report.bad)} of {report.images} images can be used", highlight=False)
-
-
-@data_app.command("scenes")
-def data_scenes(
-    out: Annotated[Path, typer.Option(help="New folder for images/, labels/ and classes.txt.")],
-    overrides: Overrides = None,
-) -> None:
-    """Write the embedded street scenes as a data set of files (layout `folder`).
-
-    For example: latentseg data scenes --out scenes data.scenes.train=200 data.scenes.height=256 data.scenes.width=512
-    """
-    from latentseg.data.datasets import write_scenes  # noqa: PLC0415
-
-    count = write_scenes(load_config("scenes", overrides or []).data, out)
-    console.print(f"{count} scenes in {out}", markup=False, highlight=False)
-
-
 @app.command()
 def quickstart(
     overrides: Overrides = None,
@@ -319,15 +250,22 @@ def quickstart(
 
 
 def main() -> None:
-    """Run the command; a `UserError` becomes one clear message and its status."""
+    """Run the command; an error becomes one message and its status, and a traceback with --debug."""
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
-    except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(error.status)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
         raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, people get one message
+        if debug:
+            traceback.print_exc()
+        text, status = told(error)
+        Console(stderr=True, soft_wrap=True).print(
+            text if debug else screen(text), style="red", markup=False, highlight=False
+        )
+        sys.exit(status)

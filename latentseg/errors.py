@@ -34,3 +34,13 @@ class RunError(UserError):
     """A run folder or a checkpoint that cannot be used."""
 
     status = 4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine had no memory left: Python, NumPy and Pillow say so in one way, PyTorch in two others."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        words in told for words in ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+    )

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from latentseg import cli
+from latentseg.errors import DataError, RunError, UserError
 from latentseg.presets import option_names, preset_names, preset_text
 
 VERBS = ["train", "evaluate", "predict", "presets", "data", "data split", "data scenes", "quickstart"]
@@ -147,15 +148,17 @@ def test_messages_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "status", "message"),
     [
-        (["train", "nothing"], "nothing is neither a preset"),
-        (["train", "scenes", "steps=0", "--run", "x"], "steps: Input should be greater than 0"),
-        (["train", "scenes", "--resume"], "nothing to resume: name the run folder with --run"),
-        (["train", "voc"], "data.kind=voc needs data.root"),
-        (["presets", "nothing"], "no preset nothing"),
-        (["predict", "none", "a.png", "--out", "b"], "none is not a run folder"),
-        (["data", "split", "scenes", "data.labeled=none.txt", "--out", "x"], "no list file of that name exists"),
+        (["train", "nothing"], (2,), "nothing is neither a preset"),
+        (["train", "scenes", "steps=0", "--run", "x"], (2,), "steps: Input should be greater than 0"),
+        (["train", "scenes", "--resume"], (2, 4), "nothing to resume: name the run folder with --run"),
+        (["train", "voc"], (2, 3), "data.kind=voc needs data.root"),
+        (["presets", "nothing"], (2,), "no preset nothing"),
+        (["predict", "none", "a.png", "--out", "b"], (4,), "none is not a run folder"),
+        (["report", "none"], (4,), "none does not exist"),
+        (["analyse", "none"], (4,), "none is not a run folder"),
+        (["data", "split", "scenes", "data.labeled=none.txt", "--out", "x"], (2, 3), "no list file of that name"),
     ],
 )
 def test_errors_of_the_verbs(
@@ -163,10 +166,11 @@ def test_errors_of_the_verbs(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     arguments: list[str],
+    status: tuple[int, ...],
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main_with(monkeypatch, *arguments) == (4 if arguments[0] == "predict" else 2)
+    assert main_with(monkeypatch, *arguments) in status
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -197,3 +201,63 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "stopped; a training run goes on with --resume" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("no"), 2, "error: no\n"),
+        (DataError("torn", "mend it", "a.png", "in two"), 3, "error: a.png: torn (in two); mend it\n"),
+        (RunError("gone"), 4, "error: gone\n"),
+        (ValueError("odd"), 1, "internal error: ValueError: odd; run it again with --debug, and report what that"),
+        (MemoryError(), 2, "error: out of memory: this takes more than the machine has. To train, take a smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: out of memory"),
+        (UserError("\n".join(map(str, range(99)))), 2, "23\n... and more (293 letters in all; --debug shows them)\n"),
+        (UserError("x" * 9999), 2, "... and more (10006 letters in all"),
+        (UserError("a\x1b[31mb\x07"), 2, "error: a\\x1b[31mb\\x07\n"),
+    ],
+)
+def test_every_error_is_one_message_and_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+    message: str,
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "preset_summaries", fail)
+    assert main_with(monkeypatch, "presets") == status
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert len(told.splitlines()) <= 25
+    assert main_with(monkeypatch, "presets", "--debug") == status
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "in fail" in told
+
+
+def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
+    """Each in a process that cannot import it."""
+    code = "import sys; sys.modules['torch'] = None; from latentseg.cli import main; main()"
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "config.yaml").write_text("data: {kind: scenes}\n")
+    for arguments, status, message in [
+        (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist"),
+        (["train", "none", "--resume"], (2,), "none is neither a preset"),
+        (["evaluate", "none"], (4,), "none is not a run folder"),
+        (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),
+        (["predict", str(run_folder), "none.png", "--out", "out"], (2,), "none.png does not exist"),
+        (["analyse", str(run_folder), "--baseline", "none"], (4,), "none is not a run folder"),
+        (["report", "none"], (4,), "none does not exist"),
+        (["sweep", "none"], (2,), "none is neither a YAML file nor a sweep"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode in status, done.stderr
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from latentseg.config import REMOVED, Config
+from latentseg.config import REMOVED, Config, DataConfig
 from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
 from latentseg.data.images import VOC_CLASSES
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS, readers
 from latentseg.presets import (
@@ -19,6 +19,7 @@ from latentseg.presets import (
     dump_config,
     group_maps,
     load_config,
+    load_run,
     option_names,
     preset_names,
     preset_summaries,
@@ -69,7 +70,7 @@ PAPER: dict[str, Any] = {
     "optim.discriminator_lr": 1e-4,
     "optim.betas": (0.9, 0.99),
     "optim.power": 0.9,
-    "inference.mode": "whole",
+    "inference.mode": "auto",  # whole, for images of these sizes
     "inference.scales": [1.0],
     "inference.mirror": False,
 }
@@ -114,7 +115,7 @@ MATCH: dict[str, Any] = {
     "optim.power": 0.9,
     "inference.miou_over": "all",
 }
-MATCH_VOC = MATCH | {"data.kind": "voc", "data.train_list": "train_aug", "inference.mode": "whole"}
+MATCH_VOC = MATCH | {"data.kind": "voc", "data.train_list": "train_aug", "inference.mode": "auto"}
 MATCH_CITYSCAPES = MATCH | {"data.kind": "cityscapes", "inference.mode": "slide", "inference.overlap": 1 / 3}
 RESNET = {
     "batch_size": 8,
@@ -299,9 +300,9 @@ def test_a_class_map_entry_joins_those_of_the_preset() -> None:
         ("validate_split=holdout", r"validate_split=holdout needs data\.holdout > 0"),
         ("steps", r"override 'steps' is not of the form key=value"),
         ("=3", r"override '=3' is not of the form key=value"),
-        ("data.classes=[a", r"override 'data\.classes=\[a' cannot be read"),
-        ("data.root=${nothing}", r"cannot be read: .*nothing"),
-        ("steps=" + "1" * 5000, r"override 'steps=1.* cannot be read: .*digits"),
+        ("data.classes=[a", r"override 'data\.classes=\[a' cannot be read as YAML"),
+        ("data.root=${nothing}", r"cannot be read as YAML: references .* are not read"),
+        ("steps=" + "1" * 5000, r"override 'steps=1.* cannot be read as YAML: .*5000 digits"),
         ("[=steps", r"^unknown option \[$"),
         (
             "method.ema_alpha=2",
@@ -329,14 +330,21 @@ def test_all_errors_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: [1\nseed: 2", "is not valid YAML"),
-        ("a: 1\na: 2", "is not valid YAML"),
-        ("steps: " + "1" * 5000, "is not valid YAML"),
-        ("steps: ${steps}", r"a reference of the form \$\{\.\.\.\} leads nowhere: Recursive"),
-        ("method: {threshold: '${nope}'}", "leads nowhere: Interpolation key 'nope' not found"),
-        ("data: {root: '${foo:1}'}", "leads nowhere: Unsupported interpolation type foo"),
+        ("steps: [1\nseed: 2", "line 2 cannot be read as YAML: expected"),
+        ("a: 1\na: 2", "line 2 cannot be read as YAML: the key a is there twice"),
+        ("steps: " + "1" * 5000, "a number of 5000 digits"),
+        ("steps: ${steps}", "references of the form .* are not read"),
+        ("data: {root: '${oc.env:HOME}'}", "references of the form .* are not read"),
+        ("data: &a [1, 2]\nsteps: *a", "aliases .* are not read"),
+        ("steps: " + "[" * 5000, "values are nested more than 20 deep"),
+        ("steps: !!python/object/apply:os.system [ls]", "values of the type .*os.system are not read"),
+        ('data: {root: "a\\0b"}', "a character that no file can hold"),
+        ('data: {root: "\\ud800"}', "a character that no file can hold"),
+        ("? [steps]\n: 1", "a key must be a word or a number"),
+        ("steps: !!int ''", "a value is none of its type"),
         ("- steps\n- seed", "pairs at the top, found list"),
-        ("steps", "unknown option steps|steps: "),
+        ("steps", "pairs at the top, found str"),
+        ("#" * 200_001, "more than 200,000 bytes"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
@@ -345,7 +353,7 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="is not valid YAML"):
+    with pytest.raises(UserError, match="cannot be read as YAML"):
         load_config(path)
 
 
@@ -493,3 +501,48 @@ def test_advsemiseg_as_its_code_runs() -> None:
     }  # fmt: skip
     assert (config.model.aspp_rates, config.optim.encoder_updates, config.optim.weight_decay) == ([6, 12], 3, 5e-4)
     assert (config.method.lambda_self, config.method.trust, config.method.consistency_start) == (0.1, 0.2, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x" * 5000, "too long for a path"),
+        ("a/" + "é" * 128, "too long for a path"),
+        ("~nobody-of-this-name/x", "nobody of that name has a home folder"),
+    ],
+)
+@pytest.mark.parametrize("option", ["data.root", "data.labeled", "data.unlabeled", "model.weights", "cache_folder"])
+def test_what_cannot_be_a_path_is_refused(option: str, text: str, message: str) -> None:
+    given = f"[{text}]" if option == "data.unlabeled" else text
+    with pytest.raises(UserError, match=rf"scenes: {option}: .*{message}"):
+        load_config("scenes", [f"{option}={given}"])
+    with pytest.raises(UserError, match="neither a preset"):
+        load_config(text)
+
+
+def test_a_damaged_run_folder_has_a_status_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for content in ("steps: 0", "- a", "steps: ${oc.env:HOME}", "steps: ["):
+        path.write_text(content)
+        with pytest.raises(RunError, match=r"config\.yaml"):
+            load_run(tmp_path)
+    path.write_text("steps: 3")
+    assert load_run(tmp_path, ["device=cpu", "inference.mirror=true"]).inference.mirror
+    with pytest.raises(UserError, match=r"mirror: ") as error:
+        load_config(path, ["inference.mirror=3"], of_run=True)
+    assert not isinstance(error.value, RunError)  # the override is wrong, not the folder
+    with pytest.raises(RunError, match="is not a run folder"):
+        load_run(tmp_path / ("x" * 300))
+
+
+def test_yaml_in_other_encodings_and_text_that_looks_like_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text("data: {root: é}", encoding=encoding)
+        assert load_config(path).data.root == "é"
+    for odd in ("1:30", "1e5", "2020-01-01", "null", "a\nb\x85c\u2028d", " ", "=", "${"[:1], "'\"", "#", "0x1F"):
+        config = load_config("scenes").model_copy(update={"data": DataConfig(kind="scenes", root=odd)})
+        path.write_text(dump_config(config), encoding="utf-8")
+        assert load_config(path).data.root == odd
+    assert load_config("scenes", ["data.root=1:30"]).data.root == "1:30"
+    assert load_config("scenes", ["optim.lr=1e-3"]).optim.lr == 0.001

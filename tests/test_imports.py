@@ -14,7 +14,7 @@ MODULES = {
 }
 FLOORS = (
     ("errors", "losses", "methods.table", "console", "signals"),
-    ("metrics", "config", "distributed", "runs.checkpoints", "runs.locks"),
+    ("metrics", "messages", "config", "distributed", "runs.checkpoints", "runs.locks"),
     ("presets", "engine"),
     ("scenes",),
     ("data",),
@@ -25,6 +25,7 @@ FLOORS = (
     ("training",),
     ("report", "sweeps"),
     ("quickstart",),
+    ("verbs",),
     ("cli",),
     ("__main__",),
 )

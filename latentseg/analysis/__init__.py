@@ -20,7 +20,7 @@ from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
 from latentseg.distributed import all_reduce_sum, rank, world
 from latentseg.engine import full_speed
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.inference.stream import Ready, in_threads
 from latentseg.methods.given_classes import group_ids
@@ -102,7 +102,7 @@ def _meaning(model: Model, checkpoint: str) -> _Meaning:
     """Names of the latent classes, and which of them stands for which class.
 
     Raises:
-        UserError: The checkpoint does not hold M.
+        RunError: The checkpoint does not hold M.
     """
     classes, method = model.run.classes, model.run.config.method
     second = METHODS[method.name].second
@@ -110,9 +110,11 @@ def _meaning(model: Model, checkpoint: str) -> _Meaning:
         return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)))
     entry = model.run.checkpoints.best() if checkpoint == "best" else model.run.checkpoints.last()
     matrix = None if entry is None else model.run.checkpoints.read(entry).get("method.cooccurrence")
-    if matrix is None:
-        raise UserError(
-            f"the {checkpoint} checkpoint of {model.run.folder} holds no M (method.cooccurrence): train anew"
+    shape = (len(classes), METHODS[method.name].second_channels(method, len(classes)))
+    if matrix is None or tuple(matrix.shape) != shape:
+        raise RunError(
+            f"the {checkpoint} checkpoint of {model.run.folder} holds no M of {shape[0]} x {shape[1]} "
+            f"(method.cooccurrence): train anew"
         )
     if second == "groups":
         groups = method.groups or "identity"
@@ -126,7 +128,7 @@ def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}; analyse a copy that you may write to") from error
+        raise RunError(f"cannot create {folder}: {error.strerror}; analyse a copy that you may write to") from error
     return folder
 
 

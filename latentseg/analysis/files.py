@@ -12,7 +12,7 @@ from pathlib import Path
 from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import IGNORED, draw
 from latentseg.analysis.stats import Rows
-from latentseg.errors import UserError
+from latentseg.errors import RunError
 from latentseg.runs.checkpoints import write_atomically
 
 FIGURES, WORDS, PICTURE = "analysis.json", "summary.txt", "latent_given_class.png"
@@ -48,16 +48,16 @@ def read_analysis(folder: Path) -> Analysis | None:
     """Read an analysis back; None if there is none.
 
     Raises:
-        UserError: It is damaged, or of another version of this package.
+        RunError: It is damaged, or of another version of this package.
     """
     path = folder / FIGURES
     try:
-        return Analysis.from_dict(dict(json.loads(path.read_text(encoding="utf-8"))))
+        return Analysis.from_dict(dict(json.loads(path.read_bytes())))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(
+        raise RunError(
             f"{path} is damaged or of another version ({reason}); make it anew: latentseg analyse {folder.parent}"
         ) from error
 
@@ -67,9 +67,14 @@ def _csv(result: Analysis, rows: Rows) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = result.structure.column_order
-    writer.writerow(["class", *(result.latent_names[column] for column in columns)])
+    writer.writerow(["class", *(harmless(result.latent_names[column]) for column in columns)])
     names = [*result.classes, IGNORED]
     for number in [*result.structure.row_order, len(result.classes)][: len(rows)]:
         row = rows[number]
-        writer.writerow([names[number], *("" if row is None else f"{row[column]:.6f}" for column in columns)])
+        writer.writerow([harmless(names[number]), *("" if row is None else f"{row[column]:.6f}" for column in columns)])
     return text.getvalue()
+
+
+def harmless(name: str) -> str:
+    """A cell that a spreadsheet shows instead of computing it: with a quote before what begins as a formula does."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from latentseg.config.data import AugmentConfig, DataConfig, ScenesConfig, StrongConfig
-from latentseg.config.fields import Mark, Natural, Positive, Scale, Section, Seed, Side, Window
+from latentseg.config.fields import Mark, Natural, PathText, Positive, Scale, Section, Seed, Side, Window
 from latentseg.config.learning import DiscriminatorConfig, Groups, MethodConfig, ModelConfig, OptimConfig, WeightsKind
 from latentseg.methods.table import METHODS
 
@@ -21,8 +21,9 @@ SMALLEST_MAP = 32
 class InferenceConfig(Section):
     """How a whole image is predicted, by every verb."""
 
-    mode: Literal["whole", "slide"] = "whole"
-    """The image at once, or windows that overlap."""
+    mode: Literal["auto", "whole", "slide"] = "auto"
+    """The image at once (auto: one of more than 2^23 pixels in tiles, with their surroundings), or windows that overlap
+    (of so large an image within its tiles); whole: at once whatever its size."""
     window: tuple[Window, Window] = (321, 321)
     """slide: height and width of the window, in pixels of the (resized) image."""
     overlap: Annotated[float, Field(ge=0, le=0.9, strict=True)] = 1 / 3
@@ -72,7 +73,7 @@ class Config(Section):
     """Steps between two checkpoints; the last two are kept."""
     cache: Literal["none", "images", "features"] = "none"
     """Keep decoded images in memory (small sets), or the frozen encoder's features of a few views on disk."""
-    cache_folder: Annotated[str | None, Mark.RUNTIME] = None
+    cache_folder: Annotated[PathText | None, Mark.RUNTIME] = None
     """cache=features: where; the user's cache folder if null. Runs with the same encoder, data and views share them."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

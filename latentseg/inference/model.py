@@ -22,8 +22,9 @@ from latentseg.config import Config, DataConfig, InferenceConfig
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.engine import Precision, choose_device, choose_precision
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError, is_out_of_memory
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
+from latentseg.inference.tiles import no_memory, starts, tell_tiles, tiles
 from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
 from latentseg.runs.checkpoints import load_module
@@ -72,7 +73,8 @@ class Model:
             overrides: `key=value` for data.root, device, threads, precision or inference.*.
 
         Raises:
-            UserError: The run or its checkpoint is missing or damaged, or they do not fit each other.
+            RunError: The run or its checkpoint is missing or damaged, or they do not fit each other.
+            UserError: An override is none.
         """
         opened = run if isinstance(run, Run) else open_run(run, overrides)
         if checkpoint not in ("last", "best"):
@@ -81,7 +83,7 @@ class Model:
             torch.set_num_threads(opened.config.threads)
         entry = opened.checkpoints.best() if checkpoint == "best" else opened.checkpoints.last()
         if entry is None:
-            raise UserError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
+            raise RunError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
         num_classes = len(opened.classes)
         branch = METHODS[opened.config.method.name].second_channels(opened.config.method, num_classes)
         segmenter = build_segmenter(opened.config.model, num_classes, branch, pretrained=False)
@@ -142,17 +144,7 @@ class Model:
         Returns:
             S_c, shape (N, C, H, W), and S_l, shape (N, L, H, W), or None without it; float32, on the device.
         """
-        config, tensor = self.run.config.inference, self._tensor(images)
-        height, width = tensor.shape[-2:]
-        views: list[Output] = []
-        for scale in config.scales:
-            scaled_size = (max(1, round(height * scale)), max(1, round(width * scale)))
-            scaled = tensor if scale == 1 else F.interpolate(tensor, scaled_size, mode="bilinear", antialias=True)
-            for mirrored in (False, True) if config.mirror else (False,):
-                view = self._view(scaled.flip(-1) if mirrored else scaled, latent)
-                upright = _map(lambda probs: probs.flip(-1), view) if mirrored else view
-                views.append(_map(lambda probs: _resize(probs, size or (height, width)), upright))
-        return views[0] if len(views) == 1 else _map(lambda *probs: torch.stack(probs).mean(0), *views)
+        return self._in_tiles(self._probs, images, size, latent)
 
     @torch.inference_mode()
     def labels(self, images: Pixels, size: Size | None = None, latent: bool = True) -> Output:
@@ -163,13 +155,14 @@ class Model:
         Returns:
             Class ids, shape (N, H, W), and latent classes, likewise, or None; uint8, on the device.
         """
-        config, shape = self.run.config.inference, (images.shape[-3], images.shape[-2])
-        if config.scales == [1.0] and not config.mirror and size in (None, shape) and _is_whole(shape, config):
-            return _map(argmax, self._forward(self._tensor(images), latent, config.pad_to))
-        return _map(argmax, self.probs(images, size, latent))
+        return self._in_tiles(self._labels, images, size, latent)
 
     def stream(
-        self, things: Iterable[Thing], read: Callable[[Thing], Ready[Result] | None], latent: bool = False
+        self,
+        things: Iterable[Thing],
+        read: Callable[[Thing], Ready[Result] | None],
+        latent: bool = False,
+        failed: Callable[[Result], None] | None = None,
     ) -> Generator[tuple[Result, Output], None, None]:
         """The most probable classes of many images, in batches of equal size, while threads read the next ones.
 
@@ -179,22 +172,80 @@ class Model:
             things: Any number of them.
             read: Called by threads: the image of a thing, from a `Dataset` or by `ready`; None leaves it out.
             latent: Whether the latent classes are wanted.
+            failed: Called with what belongs to an image for which the memory is too small; None, that is an error.
 
         Yields:
             What belongs to an image, and its class ids, shape (H, W), and latent classes, likewise, or None; uint8,
             on the CPU.
+
+        Raises:
+            DataError: The memory is too small for an image.
         """
+        told = False
         with closing(in_threads(read, things)) as found:
             images = (one for one in found if one is not None)
             for batch in in_batches(images, self.run.config.inference.batch_size, BATCH_PIXELS[self.device.type]):
                 pixels, sizes, owners = zip(*batch, strict=True)
-                maps = _map(Tensor.cpu, self.labels(np.stack(pixels), sizes[0], latent))
+                told = told or tell_tiles(pixels[0].shape[:2], sizes[0], self.run.config.inference)
+                try:
+                    maps = _map(Tensor.cpu, self.labels(np.stack(pixels), sizes[0], latent))
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if failed is None:
+                        raise no_memory(None, f"{sizes[0][1]}x{sizes[0][0]}") from error
+                    for owner in owners:
+                        failed(owner)
+                    continue
                 for number, owner in enumerate(owners):
                     yield owner, _map(itemgetter(number), maps)
 
     def ready(self, pixels: Pixels, thing: Thing) -> Ready[Thing]:
         """An image of any size, RGB, uint8, shape (H, W, 3), scaled as the network saw those of its training."""
         return resized(pixels, self.run.config.data.resize), (pixels.shape[0], pixels.shape[1]), thing
+
+    def _in_tiles(
+        self, predict: Callable[[Pixels, Size, bool], Output], images: Pixels, size: Size | None, latent: bool
+    ) -> Output:
+        """What `predict` says of images, of huge ones tile by tile.
+
+        Of their labels, a byte per pixel and map is held, and the probabilities of one tile.
+        """
+        shape = (images.shape[-3], images.shape[-2])
+        parts = tiles(shape, size or shape, self.run.config.inference)
+        if not parts:
+            return predict(images, size or shape, latent)
+        whole: Output | None = None
+        for part in parts:
+            maps = predict(np.ascontiguousarray(images[(..., *part.seen, slice(None))]), part.size, latent)
+            if whole is None:
+                whole = _map(lambda tile: tile.new_empty(*tile.shape[:-2], *(size or shape)), maps)
+            for target, tile in zip(whole, maps, strict=True):
+                if target is not None and tile is not None:
+                    target[(..., *part.place)] = tile[(..., *part.kept)]
+        assert whole is not None
+        return whole
+
+    def _labels(self, images: Pixels, size: Size, latent: bool) -> Output:
+        """As `labels`, in one piece."""
+        config, shape = self.run.config.inference, (images.shape[-3], images.shape[-2])
+        if config.scales == [1.0] and not config.mirror and size == shape and _is_whole(shape, config):
+            return _map(argmax, self._forward(self._tensor(images), latent, config.pad_to))
+        return _map(argmax, self._probs(images, size, latent))
+
+    def _probs(self, images: Pixels, size: Size, latent: bool) -> Output:
+        """As `probs`, in one piece."""
+        config, tensor = self.run.config.inference, self._tensor(images)
+        height, width = tensor.shape[-2:]
+        views: list[Output] = []
+        for scale in config.scales:
+            scaled_size = (max(1, round(height * scale)), max(1, round(width * scale)))
+            scaled = tensor if scale == 1 else F.interpolate(tensor, scaled_size, mode="bilinear", antialias=True)
+            for mirrored in (False, True) if config.mirror else (False,):
+                view = self._view(scaled.flip(-1) if mirrored else scaled, latent)
+                upright = _map(lambda probs: probs.flip(-1), view) if mirrored else view
+                views.append(_map(lambda probs: _resize(probs, size), upright))
+        return views[0] if len(views) == 1 else _map(lambda *probs: torch.stack(probs).mean(0), *views)
 
     def _tensor(self, images: Pixels) -> Tensor:
         """Shape (N, h, w, 3) or (h, w, 3), uint8, to (N, 3, h, w), float32 in 0..1, on the device."""
@@ -210,8 +261,8 @@ class Model:
         window_height, window_width = min(config.window[0], height), min(config.window[1], width)
         total: Output | None = None
         visits = images.new_zeros(1, 1, height, width)
-        for top in _starts(height, window_height, config.overlap):
-            for left in _starts(width, window_width, config.overlap):
+        for top in starts(height, window_height, config.overlap):
+            for left in starts(width, window_width, config.overlap):
                 area = (..., slice(top, top + window_height), slice(left, left + window_width))
                 window = _map(_softmax, self._forward(images[area], latent))
                 if total is None:
@@ -275,14 +326,7 @@ def argmax(maps: Tensor) -> Tensor:
 
 
 def _is_whole(size: Size, config: InferenceConfig) -> bool:
-    return config.mode == "whole" or (size[0] <= config.window[0] and size[1] <= config.window[1])
-
-
-def _starts(length: int, window: int, overlap: float) -> list[int]:
-    """Evenly spread starts of windows that cover `length` and overlap by at least the given share."""
-    stride = max(1, int(window * (1 - overlap)))
-    count = -(-(length - window) // stride) + 1
-    return [round(i * (length - window) / max(1, count - 1)) for i in range(count)]
+    return config.mode != "slide" or (size[0] <= config.window[0] and size[1] <= config.window[1])
 
 
 def _softmax(logits: Tensor) -> Tensor:

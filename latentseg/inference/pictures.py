@@ -1,8 +1,12 @@
 """Pictures of a prediction: index PNGs, colour overlays, and how they get to disk fast and whole."""
 
+import errno
+import hashlib
 import io
+import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
 
 UP = 2
 """PNG's filter that leaves the difference to the row above."""
+STRIP = 256
+"""Rows of a picture that are worked on at once."""
 
 
 def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
@@ -38,16 +44,39 @@ def rgb_png(pixels: NDArray[np.uint8]) -> bytes:
     Pillow tries five filters on each row and then looks for repetitions, which photographs lack. One filter and runs
     alone give a file of the same size, within a few per cent, more than ten times as fast.
     """
-    height, width, _ = pixels.shape
-    rows = pixels.reshape(height, 3 * width)
-    lines = np.empty((height, 1 + 3 * width), np.uint8)
-    lines[:, 0] = UP
-    lines[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+    return _png((pixels.shape[0], pixels.shape[1]), _strips(pixels))
+
+
+def overlay_png(pixels: NDArray[np.uint8], ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+    """`rgb_png` of `overlay`, made in strips, as the image may be huge."""
+    return _png(
+        (pixels.shape[0], pixels.shape[1]),
+        (overlay(*strips, palette) for strips in zip(_strips(pixels), _strips(ids), strict=True)),
+    )
+
+
+def _strips(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(pixels), STRIP):
+        yield pixels[start : start + STRIP]
+
+
+def _png(size: tuple[int, int], strips: Iterable[NDArray[np.uint8]]) -> bytes:
+    """A PNG of height and width `size`, from its strips (h, W, 3), from top to bottom."""
+    height, width = size
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    above, packed = np.zeros(3 * width, np.uint8), []
+    for strip in strips:
+        rows = strip.reshape(len(strip), 3 * width)
+        lines = np.empty((len(strip), 1 + 3 * width), np.uint8)
+        lines[:, 0] = UP
+        np.subtract(rows[0], above, out=lines[0, 1:])
+        np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+        above = rows[-1].copy()
+        packed.append(packer.compress(lines.data))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
-    parts = (b"IHDR", header), (b"IDAT", packer.compress(lines.data) + packer.flush()), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts)
+    packed.append(packer.flush())
+    chunks = [(b"IHDR", header), *((b"IDAT", content) for content in packed if content), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -58,9 +87,10 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a killed process leaves all of it or nothing under its name.
 
     Raises:
-        UserError: The file or its folder cannot be written.
+        DataError: The file or its folder cannot be written.
+        UserError: There is no room left, or the disk cannot be written: the next file will not fare better.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
@@ -68,4 +98,19 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):  # its folder may be a file
             temporary.unlink()
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise unwritten(path, error) from error
+
+
+def unfinished(path: Path) -> Path:
+    """The name of a file while it is written, which is no longer than a file system takes."""
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+
+
+def unwritten(path: Path, error: Exception) -> UserError:
+    """What to say of a file that could not be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return UserError(f"cannot write {path}: {reason}; what is written is whole. Take another folder with --out")
+    return DataError(
+        "its results cannot be written", "look at the folder, or name another one with --out", path, reason
+    )

@@ -13,7 +13,8 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from latentseg.errors import UserError
+from latentseg.errors import DataError
+from latentseg.inference.pictures import unfinished, unwritten
 
 CODECS = ("libx264", "libopenh264", "mpeg4")
 """The first that this build of PyAV has encodes: H.264, or else MPEG-4."""
@@ -46,18 +47,18 @@ class Video:
         """Open a file.
 
         Raises:
-            UserError: It is missing, no video, or so damaged that no frame can be found.
+            DataError: It is missing, no video, or so damaged that no frame can be found.
         """
         self.path = path
         try:
             self._container = av.open(str(path))
         except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist: name images, folders of images, or videos") from error
+            raise DataError("does not exist", "name images, folders of images, or videos", path) from error
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise UserError(f"{path} has no readable video content ({_reason(error)}); replace or remove it") from error
+            raise DataError("no readable video content", "replace or remove it", path, _reason(error)) from error
         if not self._container.streams.video:
             self._container.close()
-            raise UserError(f"{path} has no video in it, only other streams; replace or remove it")
+            raise DataError("no video in it, only other streams", "replace or remove it", path)
         self._stream = self._container.streams.video[0]
         self.rate = self._stream.average_rate or self._stream.guessed_rate or USUAL_RATE
         self.count = self._stream.frames or None
@@ -104,7 +105,7 @@ class VideoWriter:
             rate: Frames per second, as a hint to the encoder. When a frame is shown it says itself.
         """
         self.path, self.rate = path, rate
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = unfinished(path)
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
@@ -123,7 +124,7 @@ class VideoWriter:
                 self._container, self._stream = self._open(even.shape[0], even.shape[1])
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
-            raise UserError(f"cannot write {self.path}: {_reason(error)}") from error
+            raise unwritten(self.path, error) from error
 
     def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +150,7 @@ class VideoWriter:
                 self._temporary.replace(self.path)
         except (av.FFmpegError, OSError) as error:
             if kind is None:
-                raise UserError(f"cannot write {self.path}: {_reason(error)}") from error
+                raise unwritten(self.path, error) from error
         finally:
             with suppress(OSError):
                 self._temporary.unlink()

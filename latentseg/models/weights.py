@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from latentseg.config import ModelConfig, WeightsKind
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.models.resnet import DEEPLAB_LAYERS, StrideAt
 from latentseg.runs.checkpoints import Checkpoints
 
@@ -104,7 +104,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     A wrapper {"state_dict": ...} or {"model": ...} and a `module.` before every key are taken off.
 
     Raises:
-        UserError: The file is missing, damaged, of another kind, or holds more than tensors.
+        UserError: The file is missing, or of another kind.
+        RunError: It is damaged, or holds more than tensors.
     """
     file = Path(path)
     if (file / "checkpoints").is_dir():
@@ -117,18 +118,18 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged or not a safetensors file: {_line(error)}") from error
+            raise RunError(f"{path} is damaged or not a safetensors file: {_line(error)}") from error
     if file.suffix not in (".pth", ".pt"):
         raise UserError(f"{path}: weights are read from .safetensors, .pth or .pt, not from {file.suffix!r}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
+        raise RunError(
             f"{path} holds more than tensors or is no PyTorch file, and is refused because loading it "
             f"could run code: {_line(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{path} is truncated or damaged: {_line(error)}") from error
+    except Exception as error:
+        raise RunError(f"{path} is truncated or damaged: {_line(error)}") from error
     return _unwrap(content, path)
 
 
@@ -137,7 +138,7 @@ def _of_run(folder: Path) -> dict[str, Tensor]:
     checkpoints = Checkpoints(folder / "checkpoints")
     entry = checkpoints.last()
     if entry is None:
-        raise UserError(f"model.weights={folder}: this run has no checkpoint yet; train it first, or name a file")
+        raise RunError(f"model.weights={folder}: this run has no checkpoint yet; train it first, or name a file")
     return checkpoints.read(entry)
 
 
@@ -146,10 +147,10 @@ def _unwrap(content: Any, path: str | Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path} holds no state dict but {type(content).__name__}; save model.state_dict()")
+        raise RunError(f"{path} holds no state dict but {type(content).__name__}; save model.state_dict()")
     odd = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if odd:
-        raise UserError(f"{path} holds entries that are no tensors: {_some(odd)}; save model.state_dict()")
+        raise RunError(f"{path} holds entries that are no tensors: {_some(odd)}; save model.state_dict()")
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
@@ -171,7 +172,7 @@ def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source:
     A missing num_batches_tracked is tolerated: Caffe's and older files lack it and nothing here uses it.
 
     Raises:
-        UserError: Names the missing, extra and misshapen tensors (the first eight and the count).
+        RunError: Names the missing, extra and misshapen tensors (the first eight and the count).
     """
     missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
     extra = [key for key in given if key not in expected]
@@ -186,7 +187,7 @@ def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], source:
         if names
     ]
     if problems:
-        raise UserError(
+        raise RunError(
             f"{source} does not hold the weights of this model ({'; '.join(problems)}): "
             f"check model.encoder, model.head and model.weights_kind"
         )
@@ -305,7 +306,7 @@ def _ours(own: Mapping[str, Tensor], config: ModelConfig) -> tuple[dict[str, str
     everything = read_state(str(config.weights))
     state = {key: value for key, value in everything.items() if key.startswith(_OUR_PREFIX)}
     if not state:
-        raise UserError(f"{_source(config)} is no checkpoint of latentseg: no key starts with {_OUR_PREFIX}")
+        raise RunError(f"{_source(config)} is no checkpoint of latentseg: no key starts with {_OUR_PREFIX}")
     for bias in _HEAD_BIASES if config.load_head else ():
         if bias in own:
             _check_classes(state, _OUR_PREFIX + bias, own[bias].shape[0], config)

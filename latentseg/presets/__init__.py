@@ -5,17 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
-from yaml import YAMLError
 
 from latentseg.config import REMOVED, RENAMED, Config
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.methods.table import METHODS, readers
-
-UNREADABLE = (OmegaConfBaseException, YAMLError, ValueError, IndexError, RecursionError)
-"""What OmegaConf and PyYAML raise at what they cannot read; ValueError is also a number of thousands of digits."""
+from latentseg.presets.plain import named_file, read_yaml, read_yaml_file, write_yaml
 
 
 def preset_names() -> list[str]:
@@ -39,7 +34,7 @@ def group_maps() -> dict[str, dict[str, list[str]]]:
     """The maps from groups to classes that come with the package, by name, for `method.groups`."""
     folder = resources.files(__name__) / "groups"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {Path(entry.name).stem: _mapping(entry.read_text(encoding="utf-8"), entry.name) for entry in files}
+    return {Path(entry.name).stem: _mapping(read_yaml(entry.read_bytes(), entry.name), entry.name) for entry in files}
 
 
 def preset_summaries() -> dict[str, str]:
@@ -79,23 +74,9 @@ def load_config(
     Raises:
         UserError: The source is unknown, or an option is unknown, of the wrong type or out of range.
     """
-    tree = OmegaConf.create(_read_source(source))
-    if of_run and OmegaConf.is_dict(tree):
-        _read_earlier(tree, str(source))
-    for override in overrides if OmegaConf.is_dict(tree) else ():
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"override {override!r} is not of the form key=value, such as data.labeled=1/30")
-        _known_path(key.strip())
-        try:
-            parsed = OmegaConf.from_dotlist([override])
-            OmegaConf.update(tree, key.strip(), OmegaConf.select(parsed, key.strip()), merge=False, force_add=True)
-        except UNREADABLE as error:
-            raise UserError(f"override {override[:200]!r} cannot be read: {error}".splitlines()[0]) from error
-    try:
-        values = OmegaConf.to_container(tree, resolve=True)
-    except UNREADABLE as error:
-        raise UserError(f"{source}: a reference of the form ${{...}} leads nowhere: {error}".splitlines()[0]) from error
+    values = _read_run(Path(source)) if of_run else _read_source(source)
+    for override in overrides if isinstance(values, dict) else ():
+        _override(values, override)
     if isinstance(values, dict) and isinstance(values.get("method"), dict):
         groups = values["method"].get("groups")
         if isinstance(groups, str) and groups != "identity":  # the run folder keeps the map itself, not its name
@@ -106,22 +87,79 @@ def load_config(
     return config
 
 
-def _read_earlier(tree: Any, source: str) -> None:
-    """Bring the tree of a run folder up to date, in place: options renamed, and those that are gone dropped.
+AFTER_TRAINING = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
+"""Options that may be others when a run is used."""
+
+
+def load_run(folder: Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The configuration of a run folder for inference.
+
+    Args:
+        folder: The run folder.
+        overrides: `key=value` of `AFTER_TRAINING`. The number of processes is not that of the training, but 1 unless
+            named here.
 
     Raises:
-        UserError: The run is one of the earlier latent_match, which read what is gone.
+        RunError: There is no run, or its configuration is damaged.
+        UserError: An override would change what was trained.
     """
+    if named_file(str(folder / "config.yaml")) is None:
+        raise RunError(f"{folder} is not a run folder (no config.yaml in it)")
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key not in AFTER_TRAINING and not key.startswith("inference."):
+            raise UserError(f"{key[:100]} cannot be changed after training; what can: {', '.join(AFTER_TRAINING)}")
+    return load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one option, in place."""
+    key, equals, text = override.partition("=")
+    key, shown = key.strip(), f"override {override[:100]!r}"
+    if not equals or not key:
+        raise UserError(f"{shown} is not of the form key=value, such as data.labeled=1/30")
+    _known_path(key)
+    *sections, name = key.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise UserError(f"{shown}: {section} holds no options there, but {repr(values)[:100]}")
+    values[name] = read_yaml(text, shown)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """The options of a run folder's config.yaml by the names they have now, without those that are gone.
+
+    Raises:
+        RunError: The file is missing or damaged, or of another version; or the run is one of the earlier latent_match,
+            which read what is gone.
+    """
+    try:
+        values = read_yaml_file(path, str(path))
+        if isinstance(values, dict):
+            _read_earlier(values, str(path))
+        check_config(values, str(path))
+    except UserError as error:
+        raise RunError(str(error)) from error
+    return dict(values)
+
+
+def _read_earlier(values: dict[str, Any], source: str) -> None:
+    """Bring the options of a run folder up to date, in place."""
     for old, new in RENAMED.items():
-        if (value := OmegaConf.select(tree, old)) is not None:
-            section, _, name = old.rpartition(".")
-            del OmegaConf.select(tree, section)[name]
-            OmegaConf.update(tree, new, value)
-    found = [name for name in REMOVED if OmegaConf.select(tree, f"method.{name}") is not None]
-    if found and OmegaConf.select(tree, "method.name") == "latent_match":
+        section, _, name = old.rpartition(".")
+        if isinstance(options := values.get(section), dict) and name in options:
+            options[new.rpartition(".")[2]] = options.pop(name)
+    method = values.get("method")
+    if not isinstance(method, dict):
+        return
+    found = [name for name in REMOVED if name in method]
+    if found and method.get("name") == "latent_match":
         raise UserError(f"{source}: {_removed(f'method.{found[0]}')}")
     for name in found:
-        del tree.method[name]
+        del method[name]
 
 
 def _removed(option: str) -> str:
@@ -169,7 +207,7 @@ def check_config(values: Any, source: str) -> Config:
 
 def dump_config(config: Config) -> str:
     """The whole tree as YAML, defaults included."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def differences(ours: Config, theirs: Config) -> list[str]:
@@ -190,35 +228,31 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _read_source(source: str | Path) -> Any:
     name = str(source)
     if name in preset_names():
-        return OmegaConf.create(preset_text(name))
-    path = Path(source)
-    if not path.is_file():
+        return read_yaml(preset_text(name), name) or {}
+    path = named_file(name)
+    if path is None:
         near = difflib.get_close_matches(name, preset_names(), n=1)
         hint = f"; did you mean the preset {near[0]}?" if near else ""
-        raise UserError(f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
-    try:
-        return OmegaConf.create(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
-        raise UserError(f"{name} is not valid YAML: {error}") from error
+        raise UserError(
+            f"{name} is neither a preset ({', '.join(preset_names())}) nor a YAML file nor a run folder{hint}"
+        )
+    values = read_yaml_file(path, name)
+    return {} if values is None else values  # an empty file: the defaults
 
 
 def _read_groups(name: str) -> dict[str, list[str]]:
     shipped = group_maps()
     if name in shipped:
         return shipped[name]
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = named_file(name)
+    if path is None:
         raise UserError(
             f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
         )
-    try:
-        return _mapping(path.read_text(encoding="utf-8"), name)
-    except UNREADABLE as error:
-        raise UserError(f"method.groups={name} is not valid YAML: {error}") from error
+    return _mapping(read_yaml_file(path, f"method.groups={name}"), name)
 
 
-def _mapping(text: str, source: str) -> dict[str, list[str]]:
-    groups = OmegaConf.to_container(OmegaConf.create(text))
+def _mapping(groups: Any, source: str) -> dict[str, list[str]]:
     if not isinstance(groups, dict) or not all(isinstance(members, list) for members in groups.values()):
         raise UserError(f"method.groups={source} must hold lines of the form `group: [class, class]`")
     return {str(group): [str(name) for name in members] for group, members in groups.items()}
@@ -248,7 +282,7 @@ def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = (same_end or near)[:1]
-    return f"unknown option {key}" + (f"; did you mean {hint[0]}?" if hint else "")
+    return f"unknown option {key[:100]}" + (f"; did you mean {hint[0]}?" if hint else "")
 
 
 def _explain(error: Any) -> tuple[str, str]:

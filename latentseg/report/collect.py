@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
+from latentseg.presets.plain import read_yaml_file
+from latentseg.report.inputs import find_inputs
 from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.folder import read_metrics
 
@@ -137,41 +137,25 @@ def read_inputs(paths: list[Path]) -> tuple[list[SweepRecord], list[Record], lis
         Sweeps, runs, and what could not be read.
 
     Raises:
-        UserError: A path is none of these, or nothing at all can be read.
+        RunError: A path is none of these, or nothing at all can be read.
     """
-    sweeps, runs, problems = [], [], []
-    for path in paths:
-        if (path / "config.yaml").is_file():
-            runs.append(read_run(path))
-            continue
-        for file in _sweep_files(path):
-            try:
-                sweeps.append(read_sweep_file(file))
-            except UserError as error:
-                problems.append(str(error))
-    if not sweeps and not runs:
-        raise UserError("; ".join(problems) or "nothing to report: name run folders or the root of a sweep")
-    return sweeps, runs, problems
-
-
-def _sweep_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: name run folders (config.yaml in them) or the root of a sweep")
-    files = sorted((path / "sweeps").glob("*.json"))
-    if not files:
-        runs = sorted(str(file.parent) for file in path.glob("*/config.yaml"))
-        hint = f"; name the runs in it: {' '.join(runs[:4])}" if runs else ""
-        raise UserError(f"{path} is neither a run folder (no config.yaml) nor a sweep's root (no sweeps/*.json){hint}")
-    return files
+    folders, files = find_inputs(paths)
+    sweeps, problems = [], []
+    for file in files:
+        try:
+            sweeps.append(read_sweep_file(file))
+        except UserError as error:
+            problems.append(str(error))
+    if not sweeps and not folders:
+        raise RunError("; ".join(problems) or "nothing to report: name run folders or the root of a sweep")
+    return sweeps, [read_run(folder) for folder in folders], problems
 
 
 def read_sweep_file(path: Path) -> SweepRecord:
     """Read RUN_ROOT/sweeps/NAME.json and the cells that it lists.
 
     Raises:
-        UserError: The file is not the description of a sweep.
+        RunError: The file is not the description of a sweep.
     """
     root = path.absolute().parent.parent
     try:
@@ -190,8 +174,8 @@ def read_sweep_file(path: Path) -> SweepRecord:
             splits=[str(split) for split in tree.get("splits") or ["val"]],
             cells=[_cell(root, cell, bool(column_key)) for cell in tree["cells"]],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not the description of a sweep ({type(error).__name__}: {error})") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is not the description of a sweep ({type(error).__name__}: {error})") from error
 
 
 def _cell(root: Path, cell: Tree, columns: bool) -> Record:
@@ -215,7 +199,8 @@ def read_run(folder: Path) -> Record:
         tree = read_json(file)
         if not isinstance(tree.get("scores"), dict):
             continue
-        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, tree.get("overrides") or [])]
+        overrides = tree["overrides"] if isinstance(tree.get("overrides"), list) else []
+        notes = ["best checkpoint"] * (tree.get("checkpoint") == "best") + [*map(str, overrides)]
         split = str(tree.get("split")) + (f" ({', '.join(notes)})" if notes else "")
         step = tree["step"] if number(tree.get("step")) else 0
         if step >= scores.get(split, {"step": 0})["step"]:
@@ -263,8 +248,8 @@ def number(value: Any) -> TypeGuard[float]:
 def read_json(path: Path) -> Tree:
     """A JSON object, or {"error": why not}."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         return {"error": str(error)}
     return tree if isinstance(tree, dict) else {"error": f"holds a {type(tree).__name__}, not an object"}
 
@@ -272,8 +257,8 @@ def read_json(path: Path) -> Tree:
 def class_names(folder: Path) -> list[str]:
     """Names of a run's classes; none if they cannot be read."""
     try:
-        return [str(entry["name"]) for entry in json.loads((folder / "classes.json").read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(entry["name"]) for entry in json.loads((folder / "classes.json").read_bytes())]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -281,7 +266,7 @@ def metrics(folder: Path) -> list[Tree]:
     """Rows of metrics.jsonl; none if it cannot be read."""
     try:
         return [row for row in read_metrics(folder) if isinstance(row, dict)]
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, RecursionError):
         return []
 
 
@@ -291,8 +276,8 @@ def read_options(folder: Path) -> Tree:
     Read as plain YAML, since the options of another version of the package may differ.
     """
     try:
-        tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        tree = read_yaml_file(folder / "config.yaml", str(folder / "config.yaml"))
+    except UserError:
         return {}
     return _flat(tree) if isinstance(tree, dict) else {}
 

@@ -33,7 +33,7 @@ from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
 from latentseg.errors import RunError, UserError
 from latentseg.engine import Precision, choose_device, choose_precision
-from latentseg.presets import differences, dump_config, load_config
+from latentseg.presets import differences, dump_config, load_config, load_run
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
@@ -126,8 +126,11 @@ def recorded_precision(folder: Path, config: Config) -> Config:
 
 
 def _as_trained(config: Config) -> Config:
-    """The configuration without the choice between decoded images in memory and none, which changes no result."""
-    return config if config.cache == "features" else config.model_copy(update={"cache": "none"})
+    """The configuration without what changes no result: whether decoded images are kept in memory, and inference.mode,
+    which was `whole` where it is `auto` now."""
+    inference = config.inference.model_copy(update={"mode": config.inference.mode.replace("auto", "whole")})
+    cache = config.cache if config.cache == "features" else "none"
+    return config.model_copy(update={"cache": cache, "inference": inference})
 
 
 def make_folder(folder: Path) -> None:
@@ -192,14 +195,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
         UserError: There is no run, or an override would change what was trained.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise RunError(f"{folder} is not a run folder (no config.yaml in it)")
-    allowed = ("data.root", "device", "devices", "num_nodes", "threads", "precision", "inference.*")
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.strip() not in allowed and not key.startswith("inference."):
-            raise UserError(f"{key} cannot be changed after training; what can: {', '.join(allowed)}")
-    config = load_config(folder / "config.yaml", ["devices=1", "num_nodes=1", *overrides], of_run=True)
+    config = load_run(folder, overrides)
     try:
         entries = json.loads((folder / "classes.json").read_bytes())
         names = tuple(str(entry["name"]) for entry in entries)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from latentseg.config import Config, Mark, marked
-from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import live_owner
 
 FREE = tuple(marked(Mark.RUNTIME))
@@ -107,6 +106,8 @@ class State:
 
 def cell_state(cell: Cell, run_root: Path, splits: tuple[str, ...]) -> State:
     """Look at a cell's folder and locks."""
+    from latentseg.runs.folder import read_metrics  # noqa: PLC0415 - slow (PyTorch): a sweep is read first
+
     folder = run_root / cell.folder
     if done := read_done(folder, splits):
         return State("done", cell.config.steps, seconds=done.get("seconds") or 0.0)

@@ -21,16 +21,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from latentseg import presets
 from latentseg.console import console
 from latentseg.errors import UserError
 from latentseg.methods.table import readers
 from latentseg.presets import load_config, only_read, option_names
-from latentseg.runs.checkpoints import write_atomically
+from latentseg.presets.plain import named_file, read_yaml
 from latentseg.runs.locks import hold
 from latentseg.sweeps.cells import Cell, Sweep, folder_name
 
@@ -95,6 +91,8 @@ def write_sweep(sweep: Sweep, run_root: Path, notes: dict[Path, str] | None = No
     Raises:
         UserError: The run root cannot be written.
     """
+    from latentseg.runs.checkpoints import write_atomically  # noqa: PLC0415 - slow (PyTorch): a sweep is read first
+
     path = run_root / "sweeps" / f"{sweep.name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,8 +157,8 @@ def option_text(key: str, value: Any) -> str:
 def _read_source(source: str) -> tuple[str, Path]:
     if source in sweep_names():
         return sweep_text(source), Path()
-    path = Path(source)
-    if not path.is_file():
+    path = named_file(source)
+    if path is None:
         raise UserError(f"{source} is neither a YAML file nor a sweep that comes along: {', '.join(sweep_names())}")
     try:
         return path.read_text(encoding="utf-8"), path.parent
@@ -169,20 +167,14 @@ def _read_source(source: str) -> tuple[str, Path]:
 
 
 def _parse(text: str, source: str) -> Tree:
-    try:
-        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{source} is not valid YAML: {error}") from error
+    tree = read_yaml(text, source)
     if not isinstance(tree, dict) or not tree.get("base"):
         raise UserError(f"{source}: a sweep needs `base: PRESET_OR_YAML` and may have {', '.join(KEYS[1:])}")
     return {str(key): value for key, value in tree.items()}
 
 
 def _parse_value(text: str) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload,index]
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"the value {text!r} cannot be read: {error}".splitlines()[0]) from error
+    return read_yaml(text, f"the value {text[:100]!r}")
 
 
 def _check_tree(tree: Tree, source: str) -> None:
@@ -191,18 +183,20 @@ def _check_tree(tree: Tree, source: str) -> None:
         raise UserError(f"{source}: unknown key {unknown[0]}; a sweep has {', '.join(KEYS)}")
     rows = tree["rows"]
     if not isinstance(rows, dict) or not rows or not all(isinstance(row, dict | None) for row in rows.values()):
-        raise UserError(f"{source}: rows must be `name: {{option: value}}`, not {rows!r}")
+        raise UserError(f"{source}: rows must be `name: {{option: value}}`, not {repr(rows)[:200]}")
     for name in ("options", "columns", "grid"):
         if not isinstance(tree[name], dict):
-            raise UserError(f"{source}: {name} must be `option: value`, not {tree[name]!r}")
+            raise UserError(f"{source}: {name} must be `option: value`, not {repr(tree[name])[:200]}")
     if len(tree["columns"]) > 1:
-        raise UserError(f"{source}: columns takes one key, found {', '.join(tree['columns'])}; the others go to grid")
+        raise UserError(
+            f"{source}: columns takes one key, found {', '.join(map(str, tree['columns']))}; the others go to grid"
+        )
     empty = [key for name in ("columns", "grid") for key, values in tree[name].items() if values in ([], None)]
     if empty:
         raise UserError(f"{source}: {empty[0]} has no values")
     splits = tree["splits"]
-    if not isinstance(splits, list) or not splits or not set(splits) <= set(SPLITS):
-        raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {splits!r}")
+    if not isinstance(splits, list) or not splits or not all(split in SPLITS for split in splits):
+        raise UserError(f"{source}: splits must be a list out of {', '.join(SPLITS)}, not {repr(splits)[:200]}")
 
 
 def _override(tree: Tree, override: str) -> None:
@@ -210,7 +204,7 @@ def _override(tree: Tree, override: str) -> None:
     key, value = key.strip(), _parse_value(text)
     if not equals or not key:
         raise UserError(
-            f"override {override!r} is not of the form key=value, such as data.root=CamVid or grid.seed=[0]"
+            f"override {override[:100]!r} is not of the form key=value, such as data.root=CamVid or grid.seed=[0]"
         )
     part, _, name = key.partition(".")
     values = value if isinstance(value, list) else [value]

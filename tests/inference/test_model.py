@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from latentseg.config import InferenceConfig
 from latentseg.engine import choose_device
 from latentseg.errors import UserError
-from latentseg.inference.model import _starts, argmax
+from latentseg.inference.model import argmax
+from latentseg.inference.tiles import starts
 from latentseg.models.segmenter import Output
 
 MEAN = (0.25, 0.5, 0.75)
@@ -102,13 +103,48 @@ def test_overlapping_windows_are_averaged() -> None:
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 1 / 3, 0.5, 0.99])
 def test_windows_cover_everything(length: int, window: int, overlap: float) -> None:
     window = min(window, length)
-    starts = _starts(length, window, overlap)
-    assert starts[0] == 0
-    assert starts[-1] == length - window
-    steps = [right - left for left, right in pairwise(starts)]
+    places = starts(length, window, overlap)
+    assert places[0] == 0
+    assert places[-1] == length - window
+    steps = [right - left for left, right in pairwise(places)]
     assert all(1 <= step <= max(1, window * (1 - overlap) + 1e-9) for step in steps)
-    covered = {x for start in starts for x in range(start, start + window)}
+    covered = {x for start in places for x in range(start, start + window)}
     assert covered == set(range(length))
+
+
+@pytest.mark.parametrize("latent", [0, 3])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (None, {}),
+        (None, {"mirror": True}),
+        (None, {"mode": "slide", "window": (16, 16)}),
+        ((74, 106), {}),
+        ((111, 159), {"mirror": True}),
+    ],
+)
+def test_tiles_give_what_the_whole_image_gives(
+    images: Images, size: tuple[int, int] | None, options: Any, latent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that looks at one pixel at a time; at another size, what is between them is interpolated alike."""
+    segmenter = PerPixel(latent=latent)
+    config = InferenceConfig(**options)
+    whole = predict(segmenter, images, config, size)
+    for name, value in {"WHOLE_PIXELS": 500, "TILE": 18, "MARGIN": 5, "LEAST": 3}.items():
+        monkeypatch.setattr(f"latentseg.inference.tiles.{name}", value)
+    segmenter.seen.clear()
+    model = live(segmenter, config)
+    probs, labels = model.probs(images, size), model.labels(images, size)
+    assert len(segmenter.seen) > 10
+    assert max(image.shape[-1] for image in segmenter.seen) < 53
+    assert (probs.latent is None) == (labels.latent is None) == (latent == 0)
+    for maps, found, ids in zip(whole, probs, labels, strict=True):
+        if maps is not None:
+            assert found is not None
+            assert ids is not None
+            assert found.shape == maps.shape
+            assert torch.allclose(found, maps, atol=1e-4)
+            assert torch.equal(ids, argmax(maps))
 
 
 def test_the_mirrored_view_is_turned_back(images: Images) -> None:

@@ -1,5 +1,6 @@
 """Predict from Python and from folders: ids, pictures, paths, and what is refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,12 @@ from PIL import Image
 
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
+from latentseg.inference.jobs import grouped
 from latentseg.inference.model import Model
 from latentseg.inference.predict import predict
+from latentseg.inference.stream import Pixels, Size
+from latentseg.models.segmenter import Output
 
 
 @pytest.fixture(scope="module")
@@ -139,19 +143,108 @@ def test_bad_paths(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty holds no image \(\.bmp, \.jpeg"):
         predict(model, [tmp_path / "empty"], out)
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(UserError, match=r"text\.png has no readable image content"):
-        predict(model, [tmp_path / "text.png"], out)
+    assert refused(model, tmp_path / "text.png", out=out, names=["no readable image content", "text.png"])
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*file/index"):
+    with pytest.raises(UserError, match=r"cannot write .*file: .*file is no folder"):
         predict(model, [write(tmp_path / "a.png")], tmp_path / "file")
+    with pytest.raises(UserError, match="does not exist"):
+        predict(model, [tmp_path / ("x" * 5000)], out)
+
+
+def refused(model: Model, *paths: Path, out: Path, names: list[str]) -> str:
+    """Predict, and give the message on the items that failed; their status is that of bad data."""
+    with pytest.raises(DataError) as error:
+        predict(model, list(paths), out)
+    assert error.value.status == 3
+    assert all(name in str(error.value) for name in names), error.value
+    return str(error.value)
 
 
 def test_a_broken_image_in_a_folder_is_named(model: Model, tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.png")
     broken = write(tmp_path / "in" / "deep" / "b.jpg")
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"deep/b\.jpg has no readable image content"):
-        predict(model, [tmp_path / "in"], tmp_path / "out")
+    text = refused(model, tmp_path / "in", out=tmp_path / "out", names=["deep/b.jpg", "no readable image content"])
+    assert text.startswith(f"1 of 2 images cannot be predicted; the results of the others are in {tmp_path / 'out'}:")
+    assert files(tmp_path / "out") == {f"{kind}/a.png" for kind in ("index", "overlay", "latent")}
+
+
+def test_one_result_that_cannot_be_written_costs_that_one(model: Model, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "in" / name / "1.png")
+    (tmp_path / "out" / "index").mkdir(parents=True)
+    (tmp_path / "out" / "index" / "b").write_text("a file where a folder should be")
+    text = refused(model, tmp_path / "in", out=tmp_path / "out", names=["its results cannot be written"])
+    assert text.count("\n") == 1
+    assert {f"{kind}/{name}/1.png" for kind in ("index", "overlay", "latent") for name in "ac"} < files(
+        tmp_path / "out"
+    )
+    assert not (tmp_path / "out" / "overlay" / "b").exists()
+
+
+def test_a_full_disk_ends_it(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device; what is written is whole") as error:
+        predict(model, [write(tmp_path / "a.png")], tmp_path / "out")
+    assert not isinstance(error.value, DataError)
+
+
+def test_one_image_that_memory_does_not_hold_costs_that_one(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / "wide.png", photo(30, 300))
+    labels = Model.labels
+
+    def small(self: Model, images: Pixels, size: Size | None = None, latent: bool = True) -> Output:
+        if images.shape[-2] > 100:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return labels(self, images, size, latent)
+
+    monkeypatch.setattr(Model, "labels", small)
+    names = ["not enough memory", "wide.png (300x30)", "inference.mode=slide"]
+    assert "1 of 2 images" in refused(model, tmp_path / "in", out=tmp_path / "out", names=names)
+    assert (tmp_path / "out" / "index" / "a.png").exists()
+    with pytest.raises(DataError, match=r"300x30"):  # where every image counts, as in a score
+        list(model.stream([0], lambda _: model.ready(photo(30, 300), None)))
+
+
+def test_causes_are_grouped(model: Model, tmp_path: Path) -> None:
+    for number in range(5):
+        (write(tmp_path / "in" / f"{number}.png")).write_bytes(b"")
+    files_of = {Path(f"{number}.png"): DataError("gone", "bring it back", f"{number}.png") for number in range(5)}
+    assert grouped(files_of) == "  - 5: gone: 0.png, 1.png, 2.png and 2 more; bring it back"
+    assert "5 of 5 images cannot be predicted; nothing is written" in refused(
+        model, tmp_path / "in", out=tmp_path / "out", names=[]
+    )
+
+
+def test_long_names_stay_what_they_are_and_longer_ones_are_cut(model: Model, tmp_path: Path) -> None:
+    long, longer = "é" * 125 + "x", "ü" * 127 + "x"
+    with_ending = write(tmp_path / f"{long}.png")  # 255 bytes
+    without = write(tmp_path / "a.png").rename(tmp_path / longer)
+    assert predict(model, [with_ending, without], tmp_path / "out") == 2
+    names = {path.name for path in (tmp_path / "out" / "index").iterdir()}
+    assert f"{long}.png" in names
+    (other,) = names - {f"{long}.png"}
+    assert other.startswith("ü" * 117 + "-")
+    assert files(tmp_path / "out") == {f"{kind}/{name}" for kind in ("index", "overlay", "latent") for name in names}
+
+
+def test_what_a_folder_holds_beside_images_is_named(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in" / "a.png")
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.heic").write_bytes(b"")
+    assert predict(model, [tmp_path / "in"], tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert ".heic" in told
+    assert "0.heic" in told
+    assert "2 more" in told
 
 
 def test_broken_images_among_others(model: Model, tmp_path: Path) -> None:
@@ -160,8 +253,7 @@ def test_broken_images_among_others(model: Model, tmp_path: Path) -> None:
     paths = [write(tmp_path / "in" / f"{i:02}.png", photo(*sizes[i % 3], seed=i)) for i in range(24)]
     for i in (5, 11):
         paths[i].write_bytes(paths[i].read_bytes()[:60])
-    with pytest.raises(UserError, match=r"2 of 24 images cannot be read(.|\n)*05\.png(.|\n)*11\.png"):
-        predict(model, [tmp_path / "in"], tmp_path / "out")
+    refused(model, tmp_path / "in", out=tmp_path / "out", names=["2 of 24 images cannot be", "05.png", "11.png"])
     for i, path in enumerate(paths):
         index, drawn = (tmp_path / "out" / kind / path.name for kind in ("index", "overlay"))
         assert index.exists() == drawn.exists() == (i not in (5, 11))

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentseg.config import ModelConfig, WeightsKind
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.models.encoders import Encoder
 from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, DeepLabResNet
 from latentseg.models.segmenter import AsppHead, Segmenter, build_segmenter
@@ -276,3 +276,18 @@ def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrappers_and_prefix_are_taken_off(wrapper: str, tmp_path: Path) -> None:
     torch.save({wrapper: {"module.a": torch.ones(2)}, "epoch": 3}, tmp_path / "file.pth")
     assert read_state(tmp_path / "file.pth")["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.",
+        b"",
+        b"\x80\x02N.",
+        b'\x80\x02cos\nsystem\n(S"true"\ntR.',
+    ],
+)
+def test_malformed_weights_are_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.pth").write_bytes(content)
+    with pytest.raises(RunError, match=r"bad\.pth (is truncated or damaged|holds)"):
+        read_state(tmp_path / "bad.pth")

@@ -101,7 +101,7 @@ def test_an_override_without_effect_is_refused(sweep_of: SweepOf) -> None:
         ("base: scenes\noptions: 3", "options must be"),
         ("base: scenes\ncolumns: {seed: [1], steps: [2]}", "columns takes one key, found seed, steps"),
         ("base: scenez", "did you mean the preset scenes"),
-        ("base: {", "not valid YAML"),
+        ("base: {", "cannot be read as YAML"),
         ("base: scenes\nrows: {a: {}, b: {}}", "two cells are the same run"),
     ],
 )
