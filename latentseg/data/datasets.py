@@ -15,27 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
+from latentseg.data.files import IMAGE_SUFFIXES, data_folder, files_by_stem, listing, read_text, voc_root
 from latentseg.data.images import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
     IGNORE_INDEX,
-    IMAGE_SUFFIXES,
     VOC_CLASSES,
     MaskValues,
     check_headers,
     class_palette,
-    data_folder,
     distinct_palette,
-    files_by_stem,
-    listing,
     read_mask,
     read_pair,
     read_rgb,
-    read_text,
     resized,
     resized_ids,
     voc_color,
-    voc_root,
 )
 from latentseg.errors import UserError
 from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene

@@ -11,7 +11,8 @@ import numpy as np
 
 from latentseg.config import DataConfig
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, image_files, read_text
+from latentseg.data.files import image_files, read_text
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.errors import UserError
 
 

@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from latentseg.console import track
-from latentseg.data.images import IMAGE_SUFFIXES, distinct_palette, image_files, read_rgb
+from latentseg.data.files import IMAGE_SUFFIXES, image_files
+from latentseg.data.images import distinct_palette, read_rgb
 from latentseg.engine import full_speed
 from latentseg.errors import UserError
 from latentseg.inference.model import Model
