@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from latentseg.config import REMOVED, Config
-from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
-from latentseg.data.images import VOC_CLASSES
+from latentseg.data.colors import CITYSCAPES as CITYSCAPES_CLASSES
+from latentseg.data.colors import VOC_CLASSES
 from latentseg.errors import UserError
 from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS, readers

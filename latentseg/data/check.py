@@ -5,7 +5,8 @@ from typing import Literal
 
 from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, check_headers
+from latentseg.data.images import IGNORE_INDEX
+from latentseg.data.pairs import check_headers
 from latentseg.data.splits import Split
 from latentseg.errors import UserError
 

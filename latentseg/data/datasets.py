@@ -15,23 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
-from latentseg.data.files import IMAGE_SUFFIXES, data_folder, files_by_stem, listing, read_text, voc_root
-from latentseg.data.images import (
+from latentseg.data.colors import (
     CITYSCAPES,
     CITYSCAPES_LABEL_IDS,
-    IGNORE_INDEX,
     VOC_CLASSES,
-    MaskValues,
-    check_headers,
-    class_palette,
     distinct_palette,
-    read_mask,
-    read_pair,
-    read_rgb,
-    resized,
-    resized_ids,
+    mask_meaning,
     voc_color,
 )
+from latentseg.data.files import IMAGE_SUFFIXES, data_folder, files_by_stem, listing, read_text, voc_root
+from latentseg.data.images import IGNORE_INDEX, read_rgb, resized, resized_ids
+from latentseg.data.pairs import read_pair, read_values
 from latentseg.errors import UserError
 from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
 
@@ -89,10 +83,9 @@ class Dataset:
         self.config, self.remember = config, remember
         self.root = layout.root
         self.classes = _class_names(layout, config)
-        values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
-        self.palette = class_palette(len(self.classes), values, layout.colors)
-        ignored = [] if config.class_map else config.ignored_values
-        self._values = MaskValues(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
+        self._read_mask, self._values, self.palette = mask_meaning(
+            config, self.classes, layout.values, layout.colors, layout.root
+        )
         self._splits = _hold_out(layout.splits, config.holdout)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
@@ -122,14 +115,14 @@ class Dataset:
         """What `read_image` and `read_targets` give of an image with labels; each file is opened once."""
         if item.image is None or item.mask is None or self.remember:
             return self.read_image(item), self.read_targets(item)
-        pixels, raw = read_pair(item.image, item.mask)
+        pixels, raw = read_pair(item.image, item.mask, self._read_mask, self.config.bits)
         return resized(pixels, self.config.resize), resized_ids(self._ids(raw, item), self.config.resize)
 
     def read_image(self, item: Item) -> NDArray[np.uint8]:
         """Pixels of an image, RGB, shape (H, W, 3), scaled by `data.resize`."""
 
         def read() -> NDArray[np.uint8]:
-            pixels = self._scene(item)[0].copy() if item.image is None else read_rgb(item.image, item.mask)
+            pixels = self._scene(item)[0].copy() if item.image is None else read_rgb(item.image, self.config.bits)
             return resized(pixels, self.config.resize)
 
         return self._remember(item, "image", read)
@@ -165,9 +158,7 @@ class Dataset:
             return self._ids(self._scene(item)[1], item)
         if item.mask is None:
             raise UserError(f"image {item.image} has no mask, so it can be neither labelled nor scored; add one")
-        raw = read_mask(item.mask)
-        check_headers(item.image, item.mask, raw)
-        return self._ids(raw, item)
+        return self._ids(read_values(item.image, item.mask, self._read_mask), item)
 
     def _ids(self, raw: NDArray[np.integer[Any]], item: Item) -> NDArray[np.uint8]:
         return self._values.ids(raw, item.mask, len(self.classes))

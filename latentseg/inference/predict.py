@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 from latentseg.console import track
+from latentseg.data.colors import distinct_palette
 from latentseg.data.files import IMAGE_SUFFIXES, image_files
-from latentseg.data.images import distinct_palette, read_rgb
+from latentseg.data.images import read_rgb
 from latentseg.engine import full_speed
 from latentseg.errors import UserError
 from latentseg.inference.model import Model
@@ -66,7 +67,7 @@ def _predict_images(model: Model, images: Jobs, out: Path, broken: dict[Path, st
 
     def read(name: Path) -> Ready[tuple[Path, Pixels]] | None:
         try:
-            pixels = read_rgb(images[name])
+            pixels = read_rgb(images[name], model.run.config.data.bits)
         except UserError as error:
             broken[images[name]] = str(error)
             return None
