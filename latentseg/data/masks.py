@@ -1,6 +1,7 @@
 """How a mask file becomes the values that its samples hold, and what these values stand for."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ LOSSLESS = frozenset({"PNG", "BMP", "TIFF"})
 LOSSY_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
 AS_PNG = "save masks as PNG, one class id per pixel"
 RGB = tuple[int, int, int]
+Read = Callable[[Path], NDArray[np.integer[Any]]]
 
 
 def read_mask(path: Path) -> NDArray[np.integer[Any]]:
@@ -144,7 +146,7 @@ class MaskValues:
         listed = [f"{hex_color(unpack(values[i])) if self._colors else values[i]} ({counts[i]} pixels)" for i in most]
         more = f" and {len(values) - 10} more" if len(values) > 10 else ""
         if self._colors:
-            remedy = "add them to the map, with ignore in place of a name where they mean no label"
+            remedy = "add them to the map; ignore in place of a name means no label"
             return DataError(
                 f"colours that data.color_map={self._colors} lacks", remedy, mask, ", ".join(listed) + more
             )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.data.images import BITS, read_rgb, read_upright
-from latentseg.data.masks import read_mask
+from latentseg.data.masks import Read, read_mask
 from latentseg.data.opening import opened, orientation, turned
 from latentseg.errors import DataError
 
@@ -17,7 +17,6 @@ CLEARLY = 1.5  # times as much contrast along the borders of the mask; chance gi
 COMPARED = 256  # pixels of the longer side: borders that are drawn a few pixels off still lie on their edges
 
 Raw = NDArray[np.integer[Any]]
-Read = Callable[[Path], Raw]
 
 
 def read_pair(path: Path, mask: Path, read: Read = read_mask, bits: int = BITS) -> tuple[NDArray[np.uint8], Raw]:
