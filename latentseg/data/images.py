@@ -136,7 +136,7 @@ def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image
 
 
 def _deep_colors(image: Image.Image, raw: str, path: Path | None, bits: int) -> Image.Image:
-    """RGB of 16 bits per colour, of which Pillow keeps the upper bytes: the others come as if the order were swapped."""
+    """RGB of 16 bits per colour: Pillow keeps the upper byte; the lower one comes if their order is swapped."""
     kind, order = raw.split(";16")
     if path is None or kind not in {"RGB", "RGBX"}:
         raise DataError("16 bits per colour, of which data.bits can take no part", "save it with 8 bits", path)

@@ -19,6 +19,7 @@ Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
 ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 mirrored or turned; 5 to 8 exchange width and height
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 EXIF_IN = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # keys of Pillow's info
+TIFF = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})  # how such a file begins
 REDUCED_OR_MASK = 5  # bits of a TIFF's NewSubfileType: such a page is no picture of its own
 
 Source = str | Path | Image.Image
@@ -54,15 +55,9 @@ def check_sums(image: Image.Image) -> None:
     Raises:
         OSError: One is wrong, or the file ends early; `opened` explains it.
     """
-    if image.format != "PNG" or getattr(image, "fp", None) is None or not image.tile:  # type: ignore[attr-defined]
-        return
-    file: BinaryIO = image.fp  # type: ignore[attr-defined]
-    place = file.tell()
-    for kind, length in _chunks(file):
-        content = file.read(length + 4)
+    for kind, content in _chunks(image):
         if kind[:1].isupper() and zlib.crc32(content[:-4], zlib.crc32(kind)) != int.from_bytes(content[-4:], "big"):
             raise OSError(f"the checksum of its {kind.decode()} part is wrong")
-    file.seek(place)
 
 
 def orientation(image: Image.Image) -> int:
@@ -70,9 +65,9 @@ def orientation(image: Image.Image) -> int:
 
     Nothing is decoded for it, but a PNG that has EXIF or text behind its pixels.
     """
-    if image.format == "PNG" and getattr(image, "tile", None) and not EXIF_IN.intersection(image.info):
-        if not _has_late_text(image.fp):  # type: ignore[attr-defined]
-            return 1
+    if image.format != "TIFF" and not EXIF_IN.intersection(image.info):
+        if image.format != "PNG" or not _has_late_text(image):
+            return 1  # the answer of nearly all images, without the price of EXIF
     stored: int = image.getexif().get(ORIENTATION, 1)
     return stored if stored in range(2, 9) else 1
 
@@ -97,46 +92,52 @@ def tiff_tag(image: Image.Image, number: int, default: Any = None) -> Any:
     return image.tag_v2.get(number, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Kind and length of each part of a PNG; the file stands at its content when one is given."""
-    at, kind = 8, b""
-    while kind != b"IEND":
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            raise OSError("the file ends early")
-        length, kind = struct.unpack(">I4s", head)
-        at += length + 12
-        yield kind, length
-
-
-def _has_late_text(file: BinaryIO) -> bool:
-    """Whether a PNG has EXIF or text behind its pixels."""
-    place, seen, late = file.tell(), False, False
-    for kind, _ in _chunks(file):
-        seen |= kind == b"IDAT"
-        late |= seen and kind in {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
+def _chunks(image: Image.Image) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind of each part of a PNG that is not decoded yet, and its content with the checksum; nothing of any other."""
+    file: BinaryIO | None = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None or not getattr(image, "tile", None):
+        return
+    place, _ = file.tell(), file.seek(0)
+    content, at, kind = memoryview(file.read()), 8, b""
     file.seek(place)
-    return late
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        if at + 12 + length > len(content):
+            raise OSError("the file ends early")
+        yield kind, content[at + 8 : at + 12 + length]
+        at += length + 12
+
+
+def _has_late_text(image: Image.Image) -> bool:
+    """Whether a PNG has EXIF or text behind its pixels."""
+    kinds = [kind for kind, _ in _chunks(image)]
+    return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(kinds[kinds.index(b"IDAT") :] if kinds else ())
 
 
 def _check_kind(image: Image.Image, path: Path) -> None:
     if image.width * image.height > PIXEL_LIMIT:
         raise _too_large(path, f"{image.width}x{image.height}")
-    pages = _pages(image)
-    if pages > 1:
+    if (pages := _pages(image)) > 1:
         raise DataError("holds several pictures", "save each as a file of its own", path, f"{pages}")
-    bands, extra = tiff_tag(image, 277, 1), tiff_tag(image, 338, ())
-    if tiff_tag(image, 262, 0) in {0, 1} and (bands > 2 or (bands == 2 and 0 in extra)):
-        raise _bands(bands, path)
-    if image.format == "BMP" and raw_mode(image) in {"1", "L"}:
-        file: BinaryIO = image.fp  # type: ignore[attr-defined]
-        place, _ = file.tell(), file.seek(14)
-        head = file.read(16)
-        file.seek(place)
-        bits = int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], "little")
-        if bits != {"1": 1, "L": 8}[raw_mode(image)]:  # Pillow takes a grey palette for samples of another width
-            raise DataError("is a BMP with a short grey palette, which is misread", "save it as PNG", path)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bands, extra = tiff_tag(image, 277, 1), tiff_tag(image, 338, ())
+        if tiff_tag(image, 262, 0) in {0, 1} and (bands > 2 or (bands == 2 and 0 in extra)):
+            raise _bands(bands, path)
+    if (
+        image.format == "BMP"
+        and raw_mode(image) in {"1", "L"}
+        and _bmp_bits(image) != {"1": 1, "L": 8}[raw_mode(image)]
+    ):
+        # Pillow takes a grey palette for samples of another width.
+        raise DataError("is a BMP with a short grey palette, which is misread", "save it as PNG", path)
+
+
+def _bmp_bits(image: Image.Image) -> int:
+    file: BinaryIO = image.fp  # type: ignore[attr-defined]
+    place, _ = file.tell(), file.seek(14)
+    head = file.read(16)
+    file.seek(place)
+    return int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], "little")
 
 
 def _pages(image: Image.Image) -> int:
@@ -184,7 +185,7 @@ def _tiff_bands(path: Path) -> tuple[int, Any] | None:
     try:
         with path.open("rb") as file:
             head = file.read(8)
-            if not TiffImagePlugin._accept(head):
+            if head[:4] not in TIFF:
                 return None
             tags = TiffImagePlugin.ImageFileDirectory_v2(head + file.read(8) * (head[2] == 43))
             file.seek(tags.next)

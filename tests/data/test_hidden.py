@@ -17,7 +17,7 @@ from latentseg.data.batches import StepDataset, Stores, fixed_view
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.features import Features, FeatureStore, create_store
 from latentseg.data.hidden import HiddenTruth
-from latentseg.data.images import ORIENTATION
+from latentseg.data.opening import ORIENTATION
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import view_image
 

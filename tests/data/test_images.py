@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentseg.data.images import check_headers, read_rgb
+from latentseg.data.images import read_rgb
+from latentseg.data.pairs import check_headers
 from latentseg.errors import UserError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
