@@ -182,7 +182,7 @@ def _samples(mask: Image.Image) -> NDArray[np.integer[Any]]:
     if mask.mode == "I" or mask.mode.startswith("I;16"):
         wide = np.array(mask, dtype=np.int32)
         return wide.astype(np.int64) % 2**32 if raw.startswith("I;32") and not signed and (wide < 0).any() else wide
-    values = np.array(mask, dtype=np.uint8)
+    values = np.asarray(mask, dtype=np.uint8)  # read only: nothing writes into raw values
     form = re.fullmatch(r"(L|1);?([24]?)(I?)R?", raw)
     if form and form[0] not in {"L", "1"}:
         top = 2 ** int(form[2] or {"L": 8, "1": 1}[form[1]]) - 1

@@ -65,9 +65,9 @@ def orientation(image: Image.Image) -> int:
 
     Nothing is decoded for it, but a PNG that has EXIF or text behind its pixels.
     """
-    if image.format != "TIFF" and not EXIF_IN.intersection(image.info):
-        if image.format != "PNG" or not _has_late_text(image):
-            return 1  # the answer of nearly all images, without the price of EXIF
+    maybe = image.format in {None, "TIFF"} or not EXIF_IN.isdisjoint(image.info) or _has_late_text(image)
+    if not maybe:  # nearly all images: without the price of EXIF
+        return 1
     stored: int = image.getexif().get(ORIENTATION, 1)
     return stored if stored in range(2, 9) else 1
 
@@ -123,11 +123,7 @@ def _check_kind(image: Image.Image, path: Path) -> None:
         bands, extra = tiff_tag(image, 277, 1), tiff_tag(image, 338, ())
         if tiff_tag(image, 262, 0) in {0, 1} and (bands > 2 or (bands == 2 and 0 in extra)):
             raise _bands(bands, path)
-    if (
-        image.format == "BMP"
-        and raw_mode(image) in {"1", "L"}
-        and _bmp_bits(image) != {"1": 1, "L": 8}[raw_mode(image)]
-    ):
+    if image.format == "BMP" and _bmp_bits(image) != {"1": 1, "L": 8}.get(raw_mode(image), _bmp_bits(image)):
         # Pillow takes a grey palette for samples of another width.
         raise DataError("is a BMP with a short grey palette, which is misread", "save it as PNG", path)
 
