@@ -127,7 +127,7 @@ def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image
         raise DataError("signed samples, of which nothing says what is black", "save it with 8 or 16 bits", path)
     if ";16" in raw and bits < BITS:
         return _deep_colors(image, raw, path, bits)
-    unsaid = raw.startswith("RGBA") and image.format == "TIFF" and not tiff_tag(image, 338)
+    unsaid = image.mode == "RGBA" and image.format == "TIFF" and not tiff_tag(image, 338)
     _mend_transparency(image, raw)
     colors = _as_srgb(image.convert("LA") if image.mode == "La" else image)
     if colors.has_transparency_data and not unsaid:
@@ -163,8 +163,8 @@ def _on_white(image: Image.Image, path: Path | None) -> Image.Image:
     counts = image.getchannel("A").histogram()
     if sum(counts[1:255]) > PARTIAL * sum(counts):
         raise DataError(
-            "has a fourth band that is called transparency, but looks like a measurement (near infrared, depth)",
-            "save red, green and blue alone", path, f"{100 * sum(counts[1:255]) / sum(counts):.0f} % half transparent",
+            "has a band that is called transparency, but looks like a measurement (near infrared, depth)",
+            "save the image without it", path, f"{100 * sum(counts[1:255]) / sum(counts):.0f} % half transparent",
         )  # fmt: skip
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 

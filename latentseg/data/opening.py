@@ -1,5 +1,6 @@
 """How image files are opened: damaged, oversized and ambiguous ones are refused with the reason."""
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,11 +17,16 @@ from latentseg.errors import DataError
 PIXEL_LIMIT = 2**30
 """Of one image: 4 GB in Pillow's memory. Pillow's own limit is below what a map or a slide scanner gives."""
 Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what Pillow logs is in our messages
 ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 mirrored or turned; 5 to 8 exchange width and height
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 EXIF_IN = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # keys of Pillow's info
 TIFF = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})  # how such a file begins
 REDUCED_OR_MASK = 5  # bits of a TIFF's NewSubfileType: such a page is no picture of its own
+UNKNOWN_TIFF = (
+    "is a TIFF of a kind that cannot be read",
+    "save red, green and blue, or one grey band, with 8 bits each, pixel by pixel",
+)
 
 Source = str | Path | Image.Image
 
@@ -36,11 +42,11 @@ def opened(source: Source) -> Iterator[Image.Image]:
     path = None if isinstance(source, Image.Image) else Path(source)
     try:
         if path is None:
-            yield source  # type: ignore[misc]
+            yield _unmapped(source)  # type: ignore[arg-type]
             return
         with Image.open(path) as image:
             _check_kind(image, path)
-            yield image
+            yield _unmapped(image)
     except FileNotFoundError as error:
         raise DataError("does not exist", "add the file, or leave it out of the lists", path) from error
     except Image.DecompressionBombError as error:
@@ -114,15 +120,25 @@ def _has_late_text(image: Image.Image) -> bool:
     return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(kinds[kinds.index(b"IDAT") :] if kinds else ())
 
 
+def _unmapped(image: Image.Image) -> Image.Image:
+    """Without its name, by which Pillow maps a TIFF into memory: it misreads one that its orientation turns."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.filename = ""
+    return image
+
+
 def _check_kind(image: Image.Image, path: Path) -> None:
     if image.width * image.height > PIXEL_LIMIT:
         raise _too_large(path, f"{image.width}x{image.height}")
     if (pages := _pages(image)) > 1:
         raise DataError("holds several pictures", "save each as a file of its own", path, f"{pages}")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bands, extra = tiff_tag(image, 277, 1), tiff_tag(image, 338, ())
+        bands, extra, bits = tiff_tag(image, 277, 1), tiff_tag(image, 338, ()), max(tiff_tag(image, 258, (1,)))
         if tiff_tag(image, 262, 0) in {0, 1} and (bands > 2 or (bands == 2 and 0 in extra)):
-            raise _bands(bands, path)
+            remedy = "save the three that are red, green and blue, or one of them, as an image of their own"
+            raise DataError("has bands that are not said to be colours", remedy, path, f"{bands} bands")
+        if tiff_tag(image, 284) == 2 and bands > 1 and bits > 8:  # Pillow takes half of each sample for a pixel
+            raise DataError(*UNKNOWN_TIFF, path, f"{bands} bands of {bits} bits, one after the other")
     if image.format == "BMP" and _bmp_bits(image) != {"1": 1, "L": 8}.get(raw_mode(image), _bmp_bits(image)):
         # Pillow takes a grey palette for samples of another width.
         raise DataError("is a BMP with a short grey palette, which is misread", "save it as PNG", path)
@@ -138,17 +154,20 @@ def _bmp_bits(image: Image.Image) -> int:
 
 def _pages(image: Image.Image) -> int:
     """Pictures in a file; the previews and smaller copies that cameras and map makers add are not counted."""
-    number: int = getattr(image, "n_frames", 1)
-    if number == 1 or image.format == "MPO":
-        return 1
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        whole = []
+    try:
+        number: int = getattr(image, "n_frames", 1)
+        if number == 1 or image.format == "MPO":
+            return 1
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return number
+        whole = 0
         for page in range(number):
             image.seek(page)
-            whole.append(not image.tag_v2.get(254, 0) & REDUCED_OR_MASK)
+            whole += not image.tag_v2.get(254, 0) & REDUCED_OR_MASK
         image.seek(0)
-        return sum(whole)
-    return number
+    except TypeError as error:  # Pillow's of a page without a size
+        raise OSError(str(error)) from error
+    return whole
 
 
 def _too_large(path: Path | None, detail: str) -> DataError:
@@ -156,27 +175,16 @@ def _too_large(path: Path | None, detail: str) -> DataError:
     return DataError("is a sound image, but beyond the limit of pixels", remedy, path, detail)
 
 
-def _bands(number: int, path: Path | None, bits: Any = None) -> DataError:
-    bits = f" of {bits} bits" if bits else ""
-    return DataError(
-        "has bands that are not said to be colours", "save the three that are red, green and blue as an RGB image",
-        path, f"{number} bands{bits}",
-    )  # fmt: skip
-
-
 def _explained(error: Exception, path: Path | None) -> DataError:
     if isinstance(error, OSError) and error.errno is not None:
         return DataError("cannot be read", "make it readable, or leave it out", path, error.strerror or str(error))
-    if isinstance(error, UnidentifiedImageError) and path is not None and (found := _tiff_bands(path)):
-        return (
-            _bands(*found, path=path)
-            if found[0] > 1
-            else DataError("is a TIFF of an unknown kind", "save it with 8 bits per colour", path, f"{found[1]} bits")
-        )
+    unknown = isinstance(error, UnidentifiedImageError) or "unknown raw mode" in str(error)
+    if unknown and path is not None and (bands := _tiff_bands(path)):
+        return DataError(*UNKNOWN_TIFF, path, bands)
     return DataError("has no readable image content", "replace or remove the file", path, str(error))
 
 
-def _tiff_bands(path: Path) -> tuple[int, Any] | None:
+def _tiff_bands(path: Path) -> str | None:
     """Bands and their bits of a TIFF that Pillow does not know; None if it is no TIFF."""
     try:
         with path.open("rb") as file:
@@ -186,6 +194,6 @@ def _tiff_bands(path: Path) -> tuple[int, Any] | None:
             tags = TiffImagePlugin.ImageFileDirectory_v2(head + file.read(8) * (head[2] == 43))
             file.seek(tags.next)
             tags.load(file)
-            return tags.get(277, 1), max(tags.get(258, (1,)))
+            return f"{tags.get(277, 1)} bands of {max(tags.get(258, (1,)))} bits"
     except UNREADABLE:
         return None
