@@ -77,16 +77,10 @@ def test_masks_are_turned_with_their_images(
     if drawn_on == "upright" or orientation == 1:
         assert note is None
     else:
-        alone = size == "wide" and orientation >= 5
-        assert (
-            note
-            == f"EXIF turns the image, whose mask {'has the size of' if alone else 'fits the edges of'} its "
-            + (
-                "stored pixels: the mask is turned with it"
-                if alone
-                else "stored pixels better: the mask is turned with it"
-            )
-        )
+        fits = "has the size of its stored pixels"
+        if size == "square" or orientation < 5:
+            fits = "fits the edges of its stored pixels better"
+        assert note == f"EXIF turns the image, whose mask {fits}: the mask is turned with it"
 
 
 def test_where_the_edges_do_not_tell_the_doubt_is_said(tmp_path: Path) -> None:
