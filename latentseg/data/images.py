@@ -116,7 +116,8 @@ def _to_byte(values: NDArray[np.int32], bits: int, path: Path | None) -> NDArray
     if values.min() < 0 or values.max() > top:
         remedy = "save it with 8 bits" if bits == BITS else "set data.bits to the bits that the values use"
         raise DataError(f"samples outside 0..{top}", remedy, path, f"{values.min()}..{values.max()}")
-    return ((values * 255 + top // 2) // top).astype(np.uint8)
+    level: NDArray[np.uint8] = ((values * 255 + top // 2) // top).astype(np.uint8)
+    return level
 
 
 def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image:
@@ -131,7 +132,7 @@ def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image
     _mend_transparency(image, raw)
     colors = _as_srgb(image.convert("LA") if image.mode == "La" else image)
     if colors.has_transparency_data and not unsaid:
-        return _on_white(colors.convert("RGBA"), path)
+        return _on_white(colors.convert("RGBA"), path, len(image.getbands()))
     return colors if colors.mode == "RGB" else colors.convert("RGB")
 
 
@@ -142,8 +143,8 @@ def _deep_colors(image: Image.Image, raw: str, path: Path | None, bits: int) -> 
         raise DataError("16 bits per colour, of which data.bits can take no part", "save it with 8 bits", path)
     swapped = f"{kind};16{'L' if order == 'B' else 'B'}"
     with Image.open(path) as again:
-        tiles: list[Any] = again.tile  # type: ignore[attr-defined]
-        again.tile = [  # type: ignore[attr-defined]
+        tiles: list[Any] = again.tile
+        again.tile = [
             tile._replace(args=swapped if isinstance(tile.args, str) else (swapped, *tile.args[1:])) for tile in tiles
         ]
         lower = np.array(again, dtype=np.int32)
@@ -159,12 +160,13 @@ def _mend_transparency(image: Image.Image, raw: str) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
-def _on_white(image: Image.Image, path: Path | None) -> Image.Image:
+def _on_white(image: Image.Image, path: Path | None, bands: int) -> Image.Image:
     counts = image.getchannel("A").histogram()
-    if sum(counts[1:255]) > PARTIAL * sum(counts):
+    partial = sum(counts[1:255]) / sum(counts)
+    if partial > PARTIAL:
         raise DataError(
             "has a band that is called transparency, but looks like a measurement (near infrared, depth)",
-            "save the image without it", path, f"{100 * sum(counts[1:255]) / sum(counts):.0f} % half transparent",
+            "save the image without it", path, f"{bands} bands, {100 * partial:.0f} % of the last half transparent",
         )  # fmt: skip
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 

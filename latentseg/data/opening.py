@@ -61,7 +61,8 @@ def check_sums(image: Image.Image) -> None:
     Raises:
         OSError: One is wrong, or the file ends early; `opened` explains it.
     """
-    for kind, content in _chunks(image):
+    for kind, length, file in _chunks(image):
+        content = file.read(length + 4)
         if kind[:1].isupper() and zlib.crc32(content[:-4], zlib.crc32(kind)) != int.from_bytes(content[-4:], "big"):
             raise OSError(f"the checksum of its {kind.decode()} part is wrong")
 
@@ -98,25 +99,26 @@ def tiff_tag(image: Image.Image, number: int, default: Any = None) -> Any:
     return image.tag_v2.get(number, default) if isinstance(image, TiffImagePlugin.TiffImageFile) else default
 
 
-def _chunks(image: Image.Image) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind of each part of a PNG that is not decoded yet, and its content with the checksum; nothing of any other."""
+def _chunks(image: Image.Image) -> Iterator[tuple[bytes, int, BinaryIO]]:
+    """Kind and length of each part of a PNG that is not decoded yet, and the file, which stands at its content."""
     file: BinaryIO | None = getattr(image, "fp", None)
     if image.format != "PNG" or file is None or not getattr(image, "tile", None):
         return
-    place, _ = file.tell(), file.seek(0)
-    content, at, kind = memoryview(file.read()), 8, b""
-    file.seek(place)
+    place, at, kind = file.tell(), 8, b""
     while kind != b"IEND":
-        length, kind = struct.unpack(">I4s", content[at : at + 8])
-        if at + 12 + length > len(content):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
             raise OSError("the file ends early")
-        yield kind, content[at + 8 : at + 12 + length]
+        length, kind = struct.unpack(">I4s", head)
+        yield kind, length, file
         at += length + 12
+    file.seek(place)
 
 
 def _has_late_text(image: Image.Image) -> bool:
     """Whether a PNG has EXIF or text behind its pixels."""
-    kinds = [kind for kind, _ in _chunks(image)]
+    kinds = [kind for kind, _, _ in _chunks(image)]
     return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(kinds[kinds.index(b"IDAT") :] if kinds else ())
 
 
@@ -131,7 +133,7 @@ def _check_kind(image: Image.Image, path: Path) -> None:
     if image.width * image.height > PIXEL_LIMIT:
         raise _too_large(path, f"{image.width}x{image.height}")
     if (pages := _pages(image)) > 1:
-        raise DataError("holds several pictures", "save each as a file of its own", path, f"{pages}")
+        raise DataError("holds several pictures", "save each as a file of its own", path, f"{pages} pages")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bands, extra, bits = tiff_tag(image, 277, 1), tiff_tag(image, 338, ()), max(tiff_tag(image, 258, (1,)))
         if tiff_tag(image, 262, 0) in {0, 1} and (bands > 2 or (bands == 2 and 0 in extra)):

@@ -35,7 +35,7 @@ def test_all_problems_come_in_one_error(folder_set: Callable[..., Path], mode: s
     lines = str(error.value).splitlines()
     assert lines[0] == "13 of 16 images cannot be used:"
     assert len(lines) == 12
-    assert "00.png is 16x12, but its mask" in lines[1]
+    assert "00.png: an image and its mask differ in size (image 16x12" in lines[1]
     assert lines[-1] == "  and 3 more"
 
 
@@ -47,11 +47,11 @@ def test_every_role_is_checked(folder_set: Callable[..., Path]) -> None:
     Image.new("L", (12, 16)).save(root / "masks/val/02.png")
     with pytest.raises(UserError) as full:
         check(root, "full")
-    for part in ("train/00.png has no readable", "val/00.png has no mask", "9 (192 pixels)", "val/02.png is 16x12"):
+    for part in ("train/00.png: has no readable", "val/00.png has no mask", "9 (192 pixels)", "image 16x12, mask"):
         assert part in str(full.value)
     with pytest.raises(UserError) as quick:
         check(root, "quick")
-    assert "2 of 5" in str(quick.value)  # neither the pixels of images nor the scored masks are decoded
+    assert "3 of 5" in str(quick.value)  # headers alone: no scored mask is decoded
 
 
 def test_an_unlabelled_image_needs_content_but_no_good_mask(folder_set: Callable[..., Path]) -> None:

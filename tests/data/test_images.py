@@ -281,7 +281,7 @@ def test_several_pictures_are_refused(form: str, tmp_path: Path) -> None:
     pages = [Image.fromarray(np.roll(RGB, i, 0)) for i in range(3)]
     pages[0].save(tmp_path / "a", form, save_all=True, append_images=pages[1:], duration=100)
     for read in (read_rgb, lambda path: check_headers(path, None)):
-        with pytest.raises(DataError, match=r"holds several pictures \(3\); save each as a file of its own"):
+        with pytest.raises(DataError, match=r"holds several pictures \(3 pages\); save each as a file of its own"):
             read(tmp_path / "a")
 
 

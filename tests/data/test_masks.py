@@ -138,7 +138,7 @@ def _bands(path: Path) -> None:
         (lambda path: Image.new("F", (2, 2)).save(path, "TIFF"), "a mask of floating-point numbers"),
         (_la, "a mask with transparency beside its values"),
         (_deep_la, "a mask with transparency beside its values"),
-        (_pages, r"holds several pictures \(3\)"),
+        (_pages, r"holds several pictures \(3 pages\)"),
         (_bands, r"has bands that are not said to be colours \(2 bands\)"),
     ],
 )

@@ -139,7 +139,7 @@ def test_bad_paths(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty holds no image \(\.bmp, \.jpeg"):
         predict(model, [tmp_path / "empty"], out)
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(UserError, match=r"text\.png has no readable image content"):
+    with pytest.raises(UserError, match=r"text\.png: has no readable image content"):
         predict(model, [tmp_path / "text.png"], out)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/index"):
@@ -150,7 +150,7 @@ def test_a_broken_image_in_a_folder_is_named(model: Model, tmp_path: Path) -> No
     write(tmp_path / "in" / "a.png")
     broken = write(tmp_path / "in" / "deep" / "b.jpg")
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"deep/b\.jpg has no readable image content"):
+    with pytest.raises(UserError, match=r"deep/b\.jpg: has no readable image content"):
         predict(model, [tmp_path / "in"], tmp_path / "out")
 
 
