@@ -29,7 +29,7 @@ from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate
 from torchvision.models import resnet101
 
-from latentseg.data.images import VOC_CLASSES
+from latentseg.data.colors import VOC_CLASSES
 from latentseg.presets import differences, load_config
 from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.folder import read_metrics

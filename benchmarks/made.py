@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from latentseg.data.images import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_color
+from latentseg.data.colors import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_color
 
 Bytes = NDArray[np.uint8]
 SIZE = (375, 500)

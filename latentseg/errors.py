@@ -29,6 +29,9 @@ class DataError(UserError):
         where = f"{path}: " if path is not None else ""
         super().__init__(f"{where}{cause}{f' ({detail})' if detail else ''}; {remedy}")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.cause, self.remedy, self.path, self.detail)  # between processes
+
 
 class RunError(UserError):
     """A run folder or a checkpoint that cannot be used."""

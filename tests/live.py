@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import InferenceConfig
-from latentseg.data.images import distinct_palette
+from latentseg.data.colors import distinct_palette
 from latentseg.inference.model import Model
 from latentseg.presets import load_config
 from latentseg.runs.folder import Run

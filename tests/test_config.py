@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from latentseg.config import REMOVED, Config, DataConfig
-from latentseg.data.images import CITYSCAPES as CITYSCAPES_CLASSES
-from latentseg.data.images import VOC_CLASSES
+from latentseg.data.colors import CITYSCAPES as CITYSCAPES_CLASSES
+from latentseg.data.colors import VOC_CLASSES
 from latentseg.errors import RunError, UserError
 from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS, readers
@@ -294,7 +294,7 @@ def test_a_class_map_entry_joins_those_of_the_preset() -> None:
         ("data.labeled=3/2", r"data\.labeled: must be .* \(value '3/2'\)"),
         ("data.labeled=1/0", r"data\.labeled: must be .* \(value '1/0'\)"),
         ("data.class_map.a=1", r"data\.class_map: .*integer"),
-        ("data.ignored_values=[256]", r"data\.ignored_values: .*255 \(value 256\)"),
+        ("data.ignored_values=[4294967296]", r"data\.ignored_values: .*4294967296 \(value 4294967296\)"),
         ("data=3", r"data: "),
         ("model.head=aspp", r"model\.head=aspp .* deeplab_resnet encoder, or model\.head=light for lite0"),
         ("validate_split=holdout", r"validate_split=holdout needs data\.holdout > 0"),

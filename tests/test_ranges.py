@@ -21,7 +21,7 @@ FAILS = [
     "model.micro_batches=10000000000000000000", "discriminator.width=100000000",
     "discriminator.downscale=10000000000000000000",
     "method.groups={}", "method.lambda_cons=1e39", "strong.feature_noise=1e39", "data.scenes.train=1000001",
-    "data.scenes.width=100000", "data.class_map={300: 0}", "data.class_map={0: 300}",
+    "data.scenes.width=100000", "data.class_map={4294967296: 0}", "data.class_map={0: 300}",
 ]  # fmt: skip
 # It trains without a word, and cannot be meant.
 NONSENSE = [

@@ -19,6 +19,8 @@ from latentseg.config.fields import (
     Weight,
 )
 
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)]  # of signed and of unsigned samples
+
 
 class ScenesConfig(Section):
     """The embedded street scenes (`data.kind=scenes`): drawn when read, a pure function of seed and index."""
@@ -60,10 +62,15 @@ class DataConfig(Section):
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
     classes: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
-    class_map: dict[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=254, strict=True)]] | None = None
+    class_map: dict[MaskValue, Annotated[int, Field(ge=0, le=254, strict=True)]] | None = None
     """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
-    ignored_values: list[Annotated[int, Field(ge=0, le=255, strict=True)]] = [255]
+    ignored_values: list[Annotated[MaskValue, Field(strict=True)]] = [255]
     """Mask values that mean "no label"."""
+    color_map: Annotated[str, Field(min_length=1)] | None = None
+    """Colour masks: a file of colours and classes, or palette, the layout's or VOC's colours. index: ids, whatever
+    colours the palettes give them."""
+    bits: Annotated[Annotated[int, Field(ge=8, le=16, strict=True)], Mark.FEATURES] = 16
+    """Bits that hold the values of images with 16 bits per sample: 12 where 4095 is white."""
     resize: Annotated[float, Field(ge=0.05, le=1, strict=True), Mark.FEATURES] = 1.0
     """Factor by which images are scaled down before anything else. Scores stay at the original size."""
     check: Annotated[Literal["full", "quick"], Mark.RUNTIME] = "full"

@@ -28,6 +28,7 @@ from latentseg.data.transforms import (
     view_targets,
     view_valid,
 )
+from latentseg.errors import UserError
 from latentseg.methods.table import METHODS
 from latentseg.signals import leave_signals_to_parent
 
@@ -271,32 +272,6 @@ class StepDataset(TorchDataset[Batch]):
         return self._targets[item.id, number].long()
 
 
-def batch_notes(
-    split: Split, batch_size: int, unlabeled: bool = True, cutmix: bool = False, processes: int = 1
-) -> list[str]:
-    """What the user should know about the streams: images that repeat in a batch, CutMix without a second image.
-
-    Args:
-        split: Labelled and unlabelled images.
-        batch_size: Images in a batch, over all processes.
-        unlabeled: Whether the method uses unlabelled images.
-        cutmix: Whether it mixes them.
-        processes: Processes that share the batch.
-    """
-    streams = [("labelled", split.labeled)] + [("unlabelled", split.unlabeled)] * unlabeled
-    notes = [
-        f"{len(items)} {name} images are fewer than a batch ({batch_size}): they repeat within it, in other views"
-        for name, items in streams
-        if 0 < len(items) < batch_size
-    ]
-    if cutmix and unlabeled and split.unlabeled and batch_size == processes:
-        notes.append(
-            f"CutMix changes nothing with one unlabelled image in each process, as there is no other to cut from: "
-            f"take batch_size={2 * processes} or more"
-        )
-    return notes
-
-
 def batches(
     dataset: Dataset,
     split: Split,
@@ -321,7 +296,7 @@ def batches(
     """
     steps = range(start, config.steps)
     loader = DataLoader(
-        StepDataset(dataset, split, config, mean, unlabeled, stores, part),
+        _Told(StepDataset(dataset, split, config, mean, unlabeled, stores, part)),
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,
@@ -329,11 +304,34 @@ def batches(
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # its own: the global one must not depend on where a run starts
     )
-    stream: Iterator[Batch] = iter(loader) if config.workers else _one_ahead(iter(loader), len(steps))
-    return zip(steps, stream, strict=True)
+    stream: Iterator[Batch | UserError] = iter(loader) if config.workers else _one_ahead(iter(loader), len(steps))
+    return zip(steps, _raised(stream), strict=True)
 
 
-def _one_ahead(stream: Iterator[Batch], number: int) -> Iterator[Batch]:
+class _Told(TorchDataset[Batch | UserError]):
+    """Batches, or the error that took the place of one: raised in a worker it would come out as another error."""
+
+    def __init__(self, dataset: StepDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self.dataset[step]
+        except UserError as error:
+            return error
+
+
+def _raised(stream: Iterator[Batch | UserError]) -> Iterator[Batch]:
+    for batch in stream:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _one_ahead(stream: Iterator[Batch | UserError], number: int) -> Iterator[Batch | UserError]:
     """The first batches of a stream: a thread reads the next while one is in use. Errors come out with their batch."""
     with ThreadPoolExecutor(1, "batches") as pool:
         coming = pool.submit(next, stream) if number else None

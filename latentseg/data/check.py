@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.table import Table
 
@@ -16,10 +16,13 @@ from latentseg.console import console, track
 from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table, mask_notes
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.files import first_three
-from latentseg.data.images import IGNORE_INDEX, check_headers, read_mask
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.leaks import leak_notes, refuse_scored, shared_masks
 from latentseg.data.lists import image_key, kept_out_items
+from latentseg.data.masks import read_mask
 from latentseg.data.pairing import listing_notes
+from latentseg.data.pairs import check_headers
+from latentseg.data.pixels import NO_FACTS, PixelFacts, PixelNotes, facts
 from latentseg.data.report import Bad, Report
 from latentseg.data.splits import Split, check_name, draw_split
 from latentseg.errors import DataError, UserError
@@ -45,7 +48,7 @@ def check_data(
     kept_out = list(kept_out_items(dataset)) if dataset.root else []
     kept_keys = {image_key(item) for _, item in kept_out}
 
-    def check(job: tuple[str, Item]) -> MaskCounts | UserError | None:
+    def check(job: tuple[str, Item]) -> _Found | UserError:
         try:
             if job[0] == LABELED:
                 refuse_scored(job[1], kept_keys)
@@ -53,19 +56,20 @@ def check_data(
         except UserError as error:
             return error
 
-    bad, blank = list[Bad](), list[str]()
+    bad, blank, pixels = list[Bad](), list[str](), PixelNotes()
     counts: dict[str, MaskCounts] = defaultdict(MaskCounts)
     with _threads() as pool:
         results = zip(jobs, pool.map(check, jobs), strict=True)
         for (role, item), found in track(results, "checking files", len(jobs)):
-            if isinstance(found, UserError):
-                bad.append(Bad(role, item, found))
-            elif found:
-                counts[role].add(found)
-                blank += [item.id] if role == LABELED and found.values == {IGNORE_INDEX} else []
+            error = found if isinstance(found, UserError) else pixels.add(item, found.about)
+            if error:
+                bad.append(Bad(role, item, error))
+            elif isinstance(found, _Found) and found.counts:
+                counts[role].add(found.counts)
+                blank += [item.id] if role == LABELED and found.counts.values == {IGNORE_INDEX} else []
     about_classes = [*_mask_notes(dataset, counts, bad), *class_notes(dataset.classes, counts)]
     blank_ones = _blank_notes(blank, counts[LABELED].masks, about_classes)
-    notes = [*dataset.notes, *split.notes, *about_classes, *blank_ones]
+    notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
         notes += [*shared_masks(split.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
         notes += leak_notes("unlabeled", split.unlabeled, kept_out)
@@ -132,20 +136,31 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _check(dataset: Dataset, role: str, item: Item, full: bool) -> MaskCounts | None:
-    """Read one item; what its mask holds, if that was decoded."""
+class _Found(NamedTuple):
+    """What the files of one item hold."""
+
+    counts: MaskCounts | None
+    """Of the mask, if it was decoded."""
+    about: PixelFacts
+
+
+def _check(dataset: Dataset, role: str, item: Item, full: bool) -> _Found:
+    """Read one item."""
     check_name(item)
+    scored = role not in (LABELED, "unlabeled")
+    ids = None
     if role == LABELED and full:
-        return MaskCounts.of(dataset.read_pair(item)[1])
-    if full:
+        ids = dataset.read_pair(item)[1]
+    elif full:
         dataset.read_image(item)
     elif item.image is not None:
         check_headers(item.image, item.mask)
-    if role == LABELED:
-        return MaskCounts.of(dataset.read_targets(item))
-    if role != "unlabeled" and (full or not item.has_labels):
-        return MaskCounts.of(dataset.read_targets(item, resized=False))
-    return None
+    if role == LABELED and ids is None:
+        ids = dataset.read_targets(item)
+    if scored and (full or not item.has_labels):
+        ids = dataset.read_targets(item, resized=False)
+    about = facts(item, dataset.config, ids is not None) if full and item.image else NO_FACTS
+    return _Found(None if ids is None else MaskCounts.of(ids), about)
 
 
 def _mask_notes(dataset: Dataset, counts: dict[str, MaskCounts], bad: list[Bad]) -> list[str]:

@@ -10,20 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
+from latentseg.data.colors import distinct_palette, mask_meaning
 from latentseg.data.files import IMAGE_SUFFIXES
-from latentseg.data.images import (
-    IGNORE_INDEX,
-    MaskValues,
-    check_headers,
-    class_palette,
-    distinct_palette,
-    read_mask,
-    read_pair,
-    read_rgb,
-    resized,
-    resized_ids,
-)
+from latentseg.data.images import IGNORE_INDEX, read_rgb, resized, resized_ids
 from latentseg.data.layouts import Item, Layout, hold_out, open_layout, scenes_layout
+from latentseg.data.pairs import read_pair, read_values
 from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import draw_scene
 
@@ -43,10 +34,10 @@ class Dataset:
         self.root, self.notes = layout.root, list(layout.notes)
         self.classes = _class_names(layout, config)
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
-        self.palette = class_palette(len(self.classes), values, layout.colors)
-        ignored = [] if config.class_map else config.ignored_values
-        _refuse_ignored_classes(self.classes, values, ignored)
-        self._values = MaskValues(values, ignored, others=IGNORE_INDEX if config.class_map else -1)
+        _refuse_ignored_classes(self.classes, values, [] if config.class_map else config.ignored_values)
+        self._read_mask, self._values, self.palette = mask_meaning(
+            config, self.classes, layout.values, layout.colors, layout.root
+        )
         self._splits = hold_out(layout.splits, config.holdout)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
@@ -76,14 +67,14 @@ class Dataset:
         """What `read_image` and `read_targets` give of an image with labels; each file is opened once."""
         if item.image is None or item.mask is None or self.remember:
             return self.read_image(item), self.read_targets(item)
-        pixels, raw = read_pair(item.image, item.mask)
+        pixels, raw = read_pair(item.image, item.mask, self._read_mask, self.config.bits)
         return resized(pixels, self.config.resize), resized_ids(self._ids(raw, item), self.config.resize)
 
     def read_image(self, item: Item) -> NDArray[np.uint8]:
         """Pixels of an image, RGB, shape (H, W, 3), scaled by `data.resize`."""
 
         def read() -> NDArray[np.uint8]:
-            pixels = self._scene(item)[0].copy() if item.image is None else read_rgb(item.image, item.mask)
+            pixels = self._scene(item)[0].copy() if item.image is None else read_rgb(item.image, self.config.bits)
             return resized(pixels, self.config.resize)
 
         return self._remember(item, "image", read)
@@ -119,9 +110,7 @@ class Dataset:
             return self._ids(self._scene(item)[1], item)
         if item.mask is None:
             raise DataError("the image has no mask, so it can be neither labelled nor scored", "add one", item.image)
-        raw = read_mask(item.mask)
-        check_headers(item.image, item.mask, raw)
-        return self._ids(raw, item)
+        return self._ids(read_values(item.image, item.mask, self._read_mask), item)
 
     def _ids(self, raw: NDArray[np.integer[Any]], item: Item) -> NDArray[np.uint8]:
         return self._values.ids(raw, item.mask, len(self.classes))

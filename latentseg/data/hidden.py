@@ -1,13 +1,12 @@
 """The truth of the unlabelled images of a step, where the data set has it: for the log, never for a loss."""
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from latentseg.config import Config
 from latentseg.data.batches import UNLABELED, WHOLE, Part, Place, Stores, places, view_at
-from latentseg.data.datasets import Dataset, Item
-from latentseg.data.images import IGNORE_INDEX, ORIENTATION, UNREADABLE
+from latentseg.data.datasets import Dataset
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.splits import Split
 from latentseg.data.transforms import view_targets
 from latentseg.errors import UserError
@@ -53,18 +52,7 @@ class HiddenTruth:
             return None
         try:
             ids = self.dataset.read_targets(item)
-            if _shown_turned(item):
-                return None
-        except (UserError, *UNREADABLE):
+        except UserError:
             return None
         size = ids.shape[:2] if self.stores is None else self.stores.unlabeled.size(item.id)
         return view_targets(ids, view_at(self.config, UNLABELED, place, *size), self.config.augment)
-
-
-def _shown_turned(item: Item) -> bool:
-    """Whether the mask fits the image as stored, while the batch, which knows no mask, shows it as EXIF turns it."""
-    if item.image is None or item.mask is None:
-        return False
-    with Image.open(item.image) as image, Image.open(item.mask) as mask:
-        has_exif = image.format != "PNG" or "exif" in image.info  # as in images: do not decode a whole PNG for it
-        return image.size == mask.size and has_exif and image.getexif().get(ORIENTATION, 1) != 1

@@ -1,129 +1,70 @@
-"""How image and mask files become arrays, and what mask values and class ids stand for."""
+"""How an image becomes RGB pixels: as viewers show it, from a file, a Pillow image or an array alike."""
 
-import colorsys
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
-from latentseg.errors import UserError
+from latentseg.data.opening import Source, check_sums, opened, orientation, raw_mode, tiff_tag, turned
+from latentseg.errors import DataError, UserError
 
 IGNORE_INDEX = 255  # as in losses.py, which imports nothing of ours and is imported by no reader of data
-LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
-ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-# fmt: off
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)
-# fmt: on
-# Official table: name -> (labelId, colour), in the order of the train ids.
-CITYSCAPES = {
-    "road": (7, (128, 64, 128)),
-    "sidewalk": (8, (244, 35, 232)),
-    "building": (11, (70, 70, 70)),
-    "wall": (12, (102, 102, 156)),
-    "fence": (13, (190, 153, 153)),
-    "pole": (17, (153, 153, 153)),
-    "traffic light": (19, (250, 170, 30)),
-    "traffic sign": (20, (220, 220, 0)),
-    "vegetation": (21, (107, 142, 35)),
-    "terrain": (22, (152, 251, 152)),
-    "sky": (23, (70, 130, 180)),
-    "person": (24, (220, 20, 60)),
-    "rider": (25, (255, 0, 0)),
-    "car": (26, (0, 0, 142)),
-    "truck": (27, (0, 0, 70)),
-    "bus": (28, (0, 60, 100)),
-    "train": (31, (0, 80, 100)),
-    "motorcycle": (32, (0, 0, 230)),
-    "bicycle": (33, (119, 11, 32)),
-}
-CITYSCAPES_LABEL_IDS = 34  # 0..33; those without a train id are ignored
+BITS = 16  # of a deep grey sample, unless data.bits or the file says less
+PARTIAL = 0.5  # where more of the pixels are half transparent, the band is a measurement and no transparency
 
 
-def read_rgb(image: str | Path | Image.Image | NDArray[Any], mask: Path | None = None) -> NDArray[np.uint8]:
+def read_rgb(image: Source | NDArray[Any], bits: int = BITS) -> NDArray[np.uint8]:
     """An image as RGB, uint8, shape (H, W, 3): the same pixels from a file, a Pillow image or an array.
 
-    16-bit grey is scaled to 8 bit (65535 becomes 255); transparent pixels are laid on white, as viewers do.
-    Masks carry no EXIF orientation: an image is read as stored if its mask fits the stored size, turned if it
-    fits the turned size, and turned if it has no mask.
+    It is read as viewers show it: turned upright as EXIF says, transparent pixels on white, the colours of an
+    embedded profile as sRGB. Deep grey is scaled to 8 bits (65535 becomes 255).
 
     Args:
         image: A file; a Pillow image; or an array, upright: uint8 of shape (H, W, 3), RGB, of shape (H, W, 4) or
             (H, W, 2), with alpha, or grey of shape (H, W), which may also be bool, uint16 or int32 (0..65535).
-        mask: Its mask, of which only the size is read.
+        bits: How many bits of a deep grey sample hold its value: 12 where 4095 is white.
 
     Raises:
-        UserError: A file is missing, no image, or truncated, the sizes differ, or the pixels are floating-point
-            numbers or an array of another kind.
+        DataError: A file is missing, no image, damaged or too large, or holds what has no sure meaning as RGB:
+            floating-point numbers, several pictures, bands that are no colours.
+        UserError: An array of another kind.
     """
-    source = _from_array(image) if isinstance(image, np.ndarray) else image
-    with _opened(source) as opened:
-        return _upright_rgb(opened, source, mask, _size(mask))
+    return read_upright(_from_array(image) if isinstance(image, np.ndarray) else image, bits)[0]
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    """A Pillow image of an array, (H, W) or (H, W, channels), as `read_rgb` takes it."""
-    channels, kind = array.shape[2:], array.dtype.name
-    grey = array.ndim == 2 and kind in {"bool", "uint8", "uint16", "int32"}
-    if array.size == 0 or not (grey or (channels in {(2,), (3,), (4,)} and kind == "uint8")):
-        raise UserError(
-            f"image array of shape {array.shape}, {kind}: expected (H, W, 3) RGB, uint8; or uint8 with alpha, "
-            f"(H, W, 4) or (H, W, 2); or grey, (H, W), uint8, bool, uint16 or int32 (0..65535)"
-        )
-    return Image.fromarray(array)
-
-
-def read_pair(path: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-    """An image as `read_rgb` gives it and its mask as `read_mask` does; each file is opened once.
+def read_upright(source: Source, bits: int = BITS) -> tuple[NDArray[np.uint8], int]:
+    """What `read_rgb` gives, and the EXIF orientation of the stored pixels (1: they are upright).
 
     Raises:
-        UserError: As `read_rgb` and `read_mask`.
+        DataError: As `read_rgb`.
     """
-    raw = read_mask(mask)
-    with _opened(path) as image:
-        return _upright_rgb(image, path, mask, raw.shape[::-1]), raw
+    path = None if isinstance(source, Image.Image) else Path(source)
+    with opened(source) as image:
+        check_sums(image)
+        tiff = image.format == "TIFF"  # which Pillow turns as it decodes it
+        stored = orientation(image) if tiff else 1
+        pixels = _from_deep(image, path, bits) if _is_deep(image) else _from_bytes(image, path, bits)
+        if tiff or (stored := orientation(image)) == 1:
+            return np.array(pixels), stored
+        return turned(np.array(pixels), stored), stored
 
 
-def read_mask(path: Path) -> NDArray[np.integer[Any]]:
-    """Raw values of an index mask (palette or single channel), shape (H, W).
+def used_bits(path: Path) -> int | None:
+    """Bits of the largest sample of an image of 16 bits, for `data.bits`; None for other images.
 
     Raises:
-        UserError: The file is missing, truncated, a colour image, or of a format that alters values.
+        DataError: As `read_rgb`.
     """
-    if path.suffix.lower() in LOSSY_SUFFIXES:
-        raise UserError(f"mask {path} is in a format that alters values; save masks as PNG, one class id per pixel")
-    with _opened(path) as mask:
-        if mask.mode not in {"P", "L", "1", "I"} and not mask.mode.startswith("I;16"):
-            raise UserError(
-                f"mask {path} is a colour image (mode {mask.mode}); masks hold one class id per pixel: save "
-                f"them as palette or single-channel PNG, and map other values with data.class_map"
-            )
-        return np.array(mask, dtype=np.uint8 if mask.mode in {"P", "L", "1"} else np.int32)
-
-
-def check_headers(path: Path, mask: Path | None, raw: NDArray[np.integer[Any]] | None = None) -> None:
-    """Open an image and its mask without decoding them; their sizes must agree.
-
-    Args:
-        path: The image.
-        mask: Its mask.
-        raw: What `read_mask` gave for it: it is not opened once more.
-
-    Raises:
-        UserError: A file is missing or no image, or the sizes differ.
-    """
-    with _opened(path) as image:
-        if mask is not None:
-            _must_turn(image, path, mask, _size(mask) if raw is None else raw.shape[::-1])
+    with opened(path) as image:
+        if ";16" not in raw_mode(image) and image.mode != "I":
+            return None
+        if _is_deep(image):
+            return int(np.array(image).max()).bit_length()
+        return int(np.array(image.convert("RGB")).max()).bit_length() + 8  # Pillow keeps the upper half
 
 
 def resized(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
@@ -143,127 +84,113 @@ def _scaled(pixels: NDArray[np.uint8], factor: float, how: Image.Resampling) -> 
     return np.array(Image.fromarray(pixels).resize((width, height), how))
 
 
-@contextmanager
-def _opened(source: str | Path | Image.Image) -> Iterator[Image.Image]:
-    """A file as Pillow image, closed at the end; an image as it is. What cannot be decoded inside is explained."""
-    try:
-        with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
-            yield image
-    except FileNotFoundError as error:
-        raise UserError(f"{source} does not exist; add the file, or leave it out of the lists") from error
-    except UNREADABLE as error:
-        raise UserError(f"{source} has no readable image content ({error}); replace or remove the file") from error
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    """A Pillow image of an array, (H, W) or (H, W, channels), as `read_rgb` takes it."""
+    channels, kind = array.shape[2:], array.dtype.name
+    grey = array.ndim == 2 and kind in {"bool", "uint8", "uint16", "int32"}
+    if array.size == 0 or not (grey or (channels in {(2,), (3,), (4,)} and kind == "uint8")):
+        raise UserError(
+            f"image array of shape {array.shape}, {kind}: expected (H, W, 3) RGB, uint8; or uint8 with alpha, "
+            f"(H, W, 4) or (H, W, 2); or grey, (H, W), uint8, bool, uint16 or int32 (0..65535)"
+        )
+    return Image.fromarray(array)
 
 
-def _size(mask: Path | None) -> tuple[int, ...] | None:
-    """Width and height that a mask file says it has."""
-    if mask is None:
-        return None
-    with _opened(mask) as opened:
-        return opened.size
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
 
 
-def _upright_rgb(
-    image: Image.Image, source: object, mask: Path | None, wanted: tuple[int, ...] | None
-) -> NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image) if _must_turn(image, source, mask, wanted) else image
-    return np.array(_to_rgb(upright, source))
+def _from_deep(image: Image.Image, path: Path | None, bits: int) -> Image.Image:
+    """Grey of 16 or 32 bits."""
+    bits = 12 if raw_mode(image) == "I;12" else bits
+    clear, white_is_zero = image.info.get("transparency"), tiff_tag(image, 262) == 0
+    grey = np.array(image, dtype=np.int32)
+    level = _to_byte(grey, bits, path)
+    level = 255 - level if white_is_zero else level
+    return Image.fromarray(level if clear is None else np.where(grey == clear, np.uint8(255), level)).convert("RGB")
 
 
-def _must_turn(image: Image.Image, source: object, mask: Path | None, wanted: tuple[int, ...] | None) -> bool:
-    """Whether EXIF turns an image whose mask is `wanted` wide and high; None: it has no mask."""
-    if wanted is None:
-        return bool(image.getexif().get(ORIENTATION, 1) != 1)
-    if wanted == image.size:
-        return False
-    # Pillow decodes a whole PNG to look for EXIF behind the pixels; beside a mask only what stands before them counts.
-    has_exif = image.format != "PNG" or "exif" in image.info
-    if has_exif and image.getexif().get(ORIENTATION) in {5, 6, 7, 8} and wanted == image.size[::-1]:
-        return True
-    raise UserError(
-        f"image {source} is {image.size[0]}x{image.size[1]}, but its mask {mask} is {wanted[0]}x{wanted[1]} "
-        f"(width x height); a mask must have the size of its image"
-    )
+def _to_byte(values: NDArray[np.int32], bits: int, path: Path | None) -> NDArray[np.uint8]:
+    """Samples scaled so that the largest value of `bits` bits becomes 255."""
+    top = 2**bits - 1
+    if values.min() < 0 or values.max() > top:
+        remedy = "save it with 8 bits" if bits == BITS else "set data.bits to the bits that the values use"
+        raise DataError(f"samples outside 0..{top}", remedy, path, f"{values.min()}..{values.max()}")
+    level: NDArray[np.uint8] = ((values * 255 + top // 2) // top).astype(np.uint8)
+    return level
 
 
-def _to_rgb(image: Image.Image, source: object) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.clip(np.array(image, dtype=np.int32), 0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image:
+    raw = raw_mode(image)
     if image.mode == "F":
-        raise UserError(f"image {source} holds floating-point values of unknown range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        raise DataError("floating-point values of unknown range", "save it with 8 or 16 bits", path)
+    if tiff_tag(image, 339, (1,))[0] == 2:
+        raise DataError("signed samples, of which nothing says what is black", "save it with 8 or 16 bits", path)
+    if ";16" in raw and bits < BITS:
+        return _deep_colors(image, raw, path, bits)
+    unsaid = image.mode == "RGBA" and image.format == "TIFF" and not tiff_tag(image, 338)
+    _mend_transparency(image, raw)
+    colors = _as_srgb(image.convert("LA") if image.mode == "La" else image)
+    if colors.has_transparency_data and not unsaid:
+        return _on_white(colors.convert("RGBA"), path, len(image.getbands()))
+    return colors if colors.mode == "RGB" else colors.convert("RGB")
 
 
-class MaskValues:
-    """What the values of a mask stand for.
-
-    Args:
-        values: Mask value -> class id.
-        ignored: Mask values without a label; they become 255, whatever `values` says.
-        others: What all other values become: 255 (ignored) or -1 (refused).
-    """
-
-    def __init__(self, values: dict[int, int], ignored: list[int], others: int) -> None:
-        self.table = np.full(257, others, np.int16)  # the last entry stands for values that do not fit a byte
-        self.table[list(values)] = list(values.values())
-        self.table[ignored] = IGNORE_INDEX
-        # Bytes have a table of their own, in which an id that no value has marks the refused ones: where a byte is
-        # refused, the others cannot take all 256 ids.
-        entries = self.table[:256]
-        self._refused = min(set(range(256)) - set(entries.tolist())) if (entries < 0).any() else None
-        self._bytes = np.where(entries < 0, self._refused or 0, entries).astype(np.uint8).tobytes()
-
-    def ids(self, raw: NDArray[np.integer[Any]], mask: Path | None, num_classes: int) -> NDArray[np.uint8]:
-        """Class ids of a mask's values, shape (H, W), 255 where there is no label.
-
-        Raises:
-            UserError: A value is refused.
-        """
-        if raw.dtype == np.uint8:  # Python's own look-up of bytes takes half the time of NumPy's
-            ids = bytearray(raw).translate(self._bytes)
-            if self._refused is None or self._refused not in ids:
-                return np.frombuffer(ids, np.uint8).reshape(raw.shape)
-        found = self.table[raw if raw.dtype == np.uint8 else np.where((raw < 0) | (raw > 255), 256, raw)]
-        if (found < 0).any():
-            wrong, counts = np.unique(raw[found < 0], return_counts=True)
-            listed = [f"{value} ({n} pixels)" for value, n in zip(wrong, counts, strict=True)][:10]
-            raise UserError(
-                f"mask {mask} holds values outside the {num_classes} classes: {', '.join(listed)}; "
-                f"allowed are {ranges(np.flatnonzero(self.table >= 0))}. Add them to data.ignored_values, or map "
-                f"them with data.class_map"
-            )
-        return found.astype(np.uint8)
+def _deep_colors(image: Image.Image, raw: str, path: Path | None, bits: int) -> Image.Image:
+    """RGB of 16 bits per colour: Pillow keeps the upper byte; the lower one comes if their order is swapped."""
+    kind, order = raw.split(";16")
+    if path is None or kind not in {"RGB", "RGBX"}:
+        raise DataError("16 bits per colour, of which data.bits can take no part", "save it with 8 bits", path)
+    swapped = f"{kind};16{'L' if order == 'B' else 'B'}"
+    with Image.open(path) as again:
+        tiles: list[Any] = again.tile
+        again.tile = [
+            tile._replace(args=swapped if isinstance(tile.args, str) else (swapped, *tile.args[1:])) for tile in tiles
+        ]
+        lower = np.array(again, dtype=np.int32)
+    return Image.fromarray(_to_byte(np.array(image, dtype=np.int32) * 256 + lower, bits, path))
 
 
-def distinct_palette(number: int) -> NDArray[np.uint8]:
-    """RGB colours that tell neighbouring ids apart, shape (number, 3); the golden ratio spreads the hues."""
-    colors = np.zeros((number, 3), np.uint8)
-    for i in range(number):
-        rgb = colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.9, 0.55)[i % 2], (0.95, 0.75, 0.55)[i % 3])
-        colors[i] = [round(255 * part) for part in rgb]
-    return colors
+def _mend_transparency(image: Image.Image, raw: str) -> None:
+    """The transparent colour of a PNG, in the 8 bits of the pixels: Pillow leaves it in those of the file."""
+    clear = image.info.get("transparency")
+    if raw in {"L;2", "L;4"} and isinstance(clear, int):
+        image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[raw]
+    if raw == "RGB;16B" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
-def voc_color(value: int) -> tuple[int, int, int]:
-    """RGB colour of a VOC class: bits of its id, three at a time, fill each channel from the top."""
-    r, g, b = (sum((value >> 3 * k + channel & 1) << 7 - k for k in range(8)) for channel in range(3))
-    return r, g, b
+def _on_white(image: Image.Image, path: Path | None, bands: int) -> Image.Image:
+    counts = image.getchannel("A").histogram()
+    partial = sum(counts[1:255]) / sum(counts)
+    if partial > PARTIAL:
+        raise DataError(
+            "has a band that is called transparency, but looks like a measurement (near infrared, depth)",
+            "save the image without it", path, f"{bands} bands, {100 * partial:.0f} % of the last half transparent",
+        )  # fmt: skip
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def class_palette(number: int, values: dict[int, int], colors: dict[int, tuple[int, int, int]]) -> NDArray[np.uint8]:
-    """Colour of each class: the layout's for its lowest mask value, or else one of `number` distinct colours."""
-    palette = distinct_palette(number)
-    for value in sorted(values, reverse=True):
-        if value in colors and values[value] < number:
-            palette[values[value]] = colors[value]
-    return palette
+def _as_srgb(image: Image.Image) -> Image.Image:
+    """The image with the colours that its profile means, as sRGB; as it is where it has none that can be used."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    if image.mode in {"P", "PA"}:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    transform = _transform(profile, image.mode)
+    return image if transform is None else transform.apply(image)
 
 
-def ranges(values: NDArray[np.int64]) -> str:
-    """Sorted values as text: 0..10, 255."""
-    groups = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
-    return ", ".join(f"{group[0]}..{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups if len(group))
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """What takes the colours of a profile to sRGB; None if they are sRGB, the profile is damaged or of another mode."""
+    space = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "LAB": "Lab "}.get(mode)
+    try:
+        found = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if found.profile.xcolor_space != space or "srgb" in ImageCms.getProfileDescription(found).lower():
+            return None
+        to = "RGBA" if mode == "RGBA" else "RGB"
+        return ImageCms.buildTransform(found, ImageCms.createProfile("sRGB"), mode, to)
+    except (ImageCms.PyCMSError, OSError):
+        return None

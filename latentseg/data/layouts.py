@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
+from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_color
 from latentseg.data.files import data_folder, files_by_stem, is_file, listing, read_text, shorten, voc_root
-from latentseg.data.images import CITYSCAPES, CITYSCAPES_LABEL_IDS, IGNORE_INDEX, VOC_CLASSES, voc_color
+from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.pairing import near_names, orphan_notes
 from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import CLASSES, PALETTE

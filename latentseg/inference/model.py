@@ -126,7 +126,7 @@ class Model:
         if inference is not None:
             config = self.run.config.model_copy(update={"inference": inference})
             model = replace(self, run=replace(self.run, config=config))
-        pixels, size, _ = self.ready(read_rgb(image), None)
+        pixels, size, _ = self.ready(read_rgb(image, self.run.config.data.bits), None)
         probs = model.probs(pixels, size)
         labels, latent = _map(argmax, probs)
         groups = None if latent is None else latent[0].cpu().numpy()

@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from latentseg.console import track
-from latentseg.data.images import distinct_palette, read_rgb
+from latentseg.data.colors import distinct_palette
+from latentseg.data.images import read_rgb
 from latentseg.engine import full_speed
 from latentseg.errors import DataError, UserError
 from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_skipped
@@ -67,7 +68,7 @@ def _predict_images(model: Model, images: Jobs, out: Path, failures: dict[Path, 
 
     def read(name: Path) -> Ready[tuple[Path, Pixels]] | None:
         try:
-            pixels = read_rgb(images[name])
+            pixels = read_rgb(images[name], model.run.config.data.bits)
             return model.ready(pixels, (name, pixels))
         except MemoryError:
             failures[images[name]] = no_memory(images[name], "to read it")

@@ -1,9 +1,9 @@
 """The check of the data before a run, and what the user should know before the first step."""
 
-from latentseg.data.batches import batch_notes
 from latentseg.data.check import check_data, no_score_notes, print_notes
 from latentseg.data.datasets import Item
 from latentseg.data.report import Report
+from latentseg.data.splits import Split
 from latentseg.distributed import is_first
 from latentseg.methods.table import METHODS
 from latentseg.training.trainer import Trainer
@@ -43,3 +43,29 @@ def check_first(trainer: Trainer) -> tuple[Trainer, list[Item], Report | None]:
         return trainer, report.scored[config.validate_split], None
     print_notes(left_out)
     return trainer, report.scored[config.validate_split], report
+
+
+def batch_notes(
+    split: Split, batch_size: int, unlabeled: bool = True, cutmix: bool = False, processes: int = 1
+) -> list[str]:
+    """What the user should know about the streams: images that repeat in a batch, CutMix without a second image.
+
+    Args:
+        split: Labelled and unlabelled images.
+        batch_size: Images in a batch, over all processes.
+        unlabeled: Whether the method uses unlabelled images.
+        cutmix: Whether it mixes them.
+        processes: Processes that share the batch.
+    """
+    streams = [("labelled", split.labeled)] + [("unlabelled", split.unlabeled)] * unlabeled
+    notes = [
+        f"{len(items)} {name} images are fewer than a batch ({batch_size}): they repeat within it, in other views"
+        for name, items in streams
+        if 0 < len(items) < batch_size
+    ]
+    if cutmix and unlabeled and split.unlabeled and batch_size == processes:
+        notes.append(
+            f"CutMix changes nothing with one unlabelled image in each process, as there is no other to cut from: "
+            f"take batch_size={2 * processes} or more"
+        )
+    return notes

@@ -16,7 +16,6 @@ from latentseg.data.batches import (
     UNLABELED,
     Batch,
     StepDataset,
-    batch_notes,
     batches,
     indices,
     step_seed,
@@ -24,7 +23,8 @@ from latentseg.data.batches import (
 )
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
+from latentseg.training.notes import batch_notes
 
 MEAN = (0.5, 0.5, 0.5)
 
@@ -305,3 +305,15 @@ def test_labelled_images_have_views_of_their_own_number(given: int | str | None,
     assert views_of(LABELED, augment, images) == views
     assert views_of(UNLABELED, augment, images) == 4
     assert views_of(LABELED, AugmentConfig(), images) is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_comes_out_as_it_is(folder_set: Callable[..., Path], workers: int) -> None:
+    """A file that was lost since the check; also from a worker, which is a process of its own."""
+    root = folder_set(train=2, val=1)
+    dataset, split, config = setup(root, "all", workers=workers)
+    (root / "images/train/00.png").unlink()
+    with pytest.raises(DataError) as error:
+        list(batches(dataset, split, config, MEAN, unlabeled=False))
+    assert error.value.path == root / "images/train/00.png"
+    assert error.value.remedy

@@ -2,16 +2,21 @@
 
 import io
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
+from written import packed, tiff
+from written import png as hand_png
 
-from latentseg.data.images import check_headers, read_rgb
-from latentseg.errors import UserError
+from latentseg.data.images import read_rgb, used_bits
+from latentseg.data.opening import PIXEL_LIMIT
+from latentseg.data.pairs import check_headers
+from latentseg.errors import DataError, UserError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 DEEP = GREY.astype(np.uint16) * 257 + np.uint16(100)  # 16 bit: rounds to GREY
@@ -141,8 +146,8 @@ def test_one_rule_for_exif(orientation: int, late: bool, tmp_path: Path) -> None
 
 
 def test_headers_alone_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(png(6, late=True))
-    Image.new("L", (4, 3)).save(tmp_path / "mask.png")
+    (tmp_path / "a.png").write_bytes(png(6, late=False))
+    Image.new("L", (3, 4)).save(tmp_path / "mask.png")
 
     def refuse(_: Image.Image) -> None:
         raise AssertionError
@@ -159,3 +164,217 @@ def test_a_broken_image_is_explained(tmp_path: Path) -> None:
     for source in (path, Image.open(path)):
         with pytest.raises(UserError, match="has no readable image content"):
             read_rgb(source)
+
+
+FOUR = np.array([[[10, 20, 30, 5], [200, 100, 50, 250]]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bands", "photometric", "extra", "expected"),
+    [
+        (FOUR, 2, [0], FOUR[..., :3]),
+        (FOUR, 2, [], FOUR[..., :3]),  # a band of which the file says nothing is no transparency either
+        (FOUR.astype("<u2") * 257, 2, [0], FOUR[..., :3]),
+        (FOUR.astype("<u2") * 257, 2, [], FOUR[..., :3]),
+        (np.dstack([FOUR, FOUR[..., :1]]), 2, [0, 0], FOUR[..., :3]),
+        (np.dstack([FOUR[..., :3], [[255, 0]]]).astype(np.uint8), 2, [2], [[[10, 20, 30], [255, 255, 255]]]),
+        (np.dstack([FOUR[..., :3], [[255, 0]]]).astype(np.uint8), 2, [1], [[[10, 20, 30], [255, 255, 255]]]),
+        (np.array([[[7, 255], [9, 0]]], np.uint8), 1, [2], [[[7] * 3, [255] * 3]]),
+        (np.array([[[7, 255], [0, 0]]], np.uint8), 1, [1], [[[7] * 3, [255] * 3]]),
+        (FOUR, 2, [2], "has a band that is called transparency, but looks like a measurement"),
+        (FOUR, 1, [0, 0, 0], r"4 bands of 8 bits"),
+        (FOUR[..., :2], 1, [0], r"bands that are not said to be colours \(2 bands\)"),
+        (np.zeros((1, 2, 9), np.uint8), 2, [0] * 6, r"9 bands of 8 bits"),
+        (FOUR.astype(np.float32), 2, [0], r"4 bands of 32 bits"),
+    ],
+)
+def test_bands_of_a_tiff(
+    bands: NDArray[Any], photometric: int, extra: list[int], expected: Any, tmp_path: Path
+) -> None:
+    path, number = tmp_path / "a.tif", bands.shape[2]
+    more = [(338, 3, extra)] * bool(extra) + [(339, 3, [3] * number)] * (bands.dtype.kind == "f")
+    path.write_bytes(tiff(bands.tobytes(), 2, 1, [8 * bands.itemsize] * number, photometric, more))
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            read_rgb(path)
+    else:
+        np.testing.assert_array_equal(read_rgb(path), expected)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("u1", False), ("<u2", True)])
+def test_bands_one_after_the_other(kind: str, refused: bool, tmp_path: Path) -> None:
+    """Pillow takes the two halves of such a sample of 16 bits for two pixels."""
+    path, bands = tmp_path / "a.tif", np.moveaxis(RGB.astype(kind) * (257 if refused else 1), 2, 0)
+    size = bands[0].nbytes
+    more = [(284, 3, [2]), (273, 4, [8, 8 + size, 8 + 2 * size]), (279, 4, [size] * 3)]
+    path.write_bytes(tiff(bands.tobytes(), 4, 3, [8 * bands.itemsize] * 3, 2, more))
+    if refused:
+        with pytest.raises(DataError, match="3 bands of 16 bits, one after the other"):
+            read_rgb(path)
+    else:
+        np.testing.assert_array_equal(read_rgb(path), RGB)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_white_is_zero_and_few_bits(bits: int, tmp_path: Path) -> None:
+    samples, top = np.arange(14).reshape(2, 7) % (1 << bits), (1 << bits) - 1
+    for photometric in (0, 1):
+        content = b"".join(packed(samples, bits))
+        (tmp_path / "a.tif").write_bytes(tiff(content, 7, 2, [bits], photometric))
+        shown = (samples if photometric else top - samples) * 255 // top
+        np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), thrice(shown.astype(np.uint8)))
+
+
+@pytest.mark.parametrize(("bits", "clear"), [(1, 0), (2, 2), (4, 3), (8, 200), (16, 300)])
+def test_the_transparent_grey_of_a_png(bits: int, clear: int, tmp_path: Path) -> None:
+    """Pillow compares the scaled pixels with the sample."""
+    top = (1 << bits) - 1
+    content = hand_png(np.array([[clear, top, clear]]), bits, 0, [(b"tRNS", struct.pack(">H", clear))])
+    (tmp_path / "a.png").write_bytes(content)
+    assert read_rgb(tmp_path / "a.png")[0, :, 1].tolist() == [255, 255, 255]
+    content = hand_png(np.array([[clear, clear - 1 if clear else top]]), bits, 0, [(b"tRNS", struct.pack(">H", clear))])
+    (tmp_path / "a.png").write_bytes(content)
+    other = clear - 1 if clear else top
+    assert read_rgb(tmp_path / "a.png")[0, :, 1].tolist() == [255, round(other * 255 / top)]
+
+
+TWELVE = np.array([0, 300, 4095, 4000, 17, 2048])
+
+
+def test_twelve_bits_in_sixteen(tmp_path: Path) -> None:
+    expected = [round(value * 255 / 4095) for value in TWELVE]
+    for name, content in {
+        "grey.png": hand_png(TWELVE[None], 16),
+        "color.png": hand_png(TWELVE.reshape(1, 2, 3), 16, 2),
+        "grey.tif": tiff(TWELVE.astype("<u2").tobytes(), 6, 1, [16], 1),
+        "color.tif": tiff(TWELVE.astype("<u2").tobytes(), 2, 1, [16] * 3, 2),
+        "four.tif": tiff(np.append(TWELVE.reshape(2, 3), [[9], [9]], 1).astype("<u2").tobytes(), 2, 1, [16] * 4, 2,
+                         [(338, 3, [0])]),
+    }.items():  # fmt: skip
+        path = tmp_path / name
+        path.write_bytes(content)
+        found = read_rgb(path, 12)
+        assert (found.ravel() if name[0] != "g" else found[..., 0].ravel()).tolist() == expected
+        assert used_bits(path) == 12
+        assert read_rgb(path).max() in {15, 16}
+        with pytest.raises(DataError, match=r"samples outside 0\.\.2047 \(0\.\.4095\); set data.bits"):
+            read_rgb(path, 11)
+    path = tmp_path / "packed.tif"
+    path.write_bytes(tiff(b"".join(packed(TWELVE[None], 12)), 6, 1, [12], 1))
+    assert read_rgb(path)[0, :, 0].tolist() == expected  # the file says so itself
+    assert used_bits(path) is None
+    Image.fromarray(GREY).save(tmp_path / "byte.png")
+    assert used_bits(tmp_path / "byte.png") is None
+
+
+def test_signed_samples_are_no_picture(tmp_path: Path) -> None:
+    for kind, message in (("i1", "signed samples"), ("<i2", r"samples outside 0\.\.65535 \(-100\.\.7\)")):
+        array = np.array([[-100, 7]], kind)
+        content = tiff(array.tobytes(), 2, 1, [8 * array.itemsize], 1, [(339, 3, [2])])
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("form", ["TIFF", "PNG", "WEBP", "GIF"])
+def test_several_pictures_are_refused(form: str, tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.roll(RGB, i, 0)) for i in range(3)]
+    pages[0].save(tmp_path / "a", form, save_all=True, append_images=pages[1:], duration=100)
+    for read in (read_rgb, lambda path: check_headers(path, None)):
+        with pytest.raises(DataError, match=r"holds several pictures \(3 pages\); save each as a file of its own"):
+            read(tmp_path / "a")
+
+
+def test_previews_are_no_pictures(tmp_path: Path) -> None:
+    """Cameras add one to a JPEG, programs for maps add smaller copies to a TIFF."""
+    small = Image.fromarray(RGB).resize((2, 2))
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[small], quality=95)
+    assert read_rgb(tmp_path / "a.jpg").shape == RGB.shape
+    first = tiff(RGB.tobytes(), 4, 3, [8] * 3, 2)
+    second = tiff(bytes(12), 2, 2, [8] * 3, 2, [(254, 4, [1])])
+    at, behind = struct.unpack("<I", second[4:8])[0], len(first)
+    moved = bytearray(second)
+    for i in range(struct.unpack_from("<H", second, at)[0]):  # places count from the beginning of the file
+        place = at + 2 + 12 * i
+        number, kind, count, value = struct.unpack_from("<HHII", second, place)
+        if number == 273 or count * {3: 2, 4: 4}[kind] > 4:
+            struct.pack_into("<I", moved, place + 8, value + behind)
+    whole = bytearray(first + moved)
+    directory = struct.unpack("<I", first[4:8])[0]
+    struct.pack_into("<I", whole, directory + 2 + 12 * struct.unpack_from("<H", first, directory)[0], behind + at)
+    (tmp_path / "a.tif").write_bytes(whole)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert getattr(image, "n_frames", 1) == 2
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), RGB)
+
+
+def test_inks_of_a_jpeg(tmp_path: Path) -> None:
+    """Adobe's are stored inverted."""
+    inks = Image.merge("CMYK", [Image.new("L", (8, 8), value) for value in (255, 0, 0, 0)])
+    inks.save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - [0, 255, 255]).max() <= 3
+
+
+def swapped_profile() -> bytes:
+    """sRGB with red and blue exchanged."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
+    return content.replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+
+
+def test_colours_of_a_profile_become_srgb(tmp_path: Path) -> None:
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.fromarray(RGB)
+    for profile, expected, off in ((own, RGB, 0), (b"no profile", RGB, 0), (swapped_profile(), RGB[..., ::-1], 3)):
+        for name, kind in (
+            ("a.png", image),
+            ("a.tif", image),
+            ("b.png", image.convert("RGBA")),
+            ("c.png", image.quantize(12)),
+        ):
+            kind.save(tmp_path / name, icc_profile=profile)
+            assert np.abs(read_rgb(tmp_path / name).astype(int) - expected).max() <= off
+    Image.fromarray(GREY).save(tmp_path / "grey.png", icc_profile=swapped_profile())
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), thrice(GREY))  # a profile of another kind
+
+
+def test_lab_becomes_rgb(tmp_path: Path) -> None:
+    lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    lab.apply(Image.fromarray(RGB)).save(tmp_path / "a.tif")
+    assert np.abs(read_rgb(tmp_path / "a.tif").astype(int) - RGB).mean() < 2  # 8 bits of Lab are coarse
+
+
+def test_a_flipped_bit_of_the_pixels_is_refused(tmp_path: Path) -> None:
+    """Pillow compares no checksum of them; some flips give other pixels without an error."""
+    content = hand_png(np.arange(300).reshape(10, 10, 3) % 256, 8, 2)
+    for bit in range(8 * content.index(b"IDAT"), 8 * content.index(b"IEND") - 32, 7):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.png").write_bytes(flipped)
+        with pytest.raises(DataError, match=r"has no readable image content"):
+            read_rgb(tmp_path / "a.png")
+
+
+def test_a_large_image_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Image.MAX_IMAGE_PIXELS == PIXEL_LIMIT == 2**30
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    for limit in (11, 5):  # beyond ours, and beyond the one at which Pillow refuses
+        monkeypatch.setattr("latentseg.data.opening.PIXEL_LIMIT", limit)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        warned = pytest.warns(Image.DecompressionBombWarning) if limit == 11 else nullcontext()
+        message = r"a sound image, but beyond the limit of pixels .*cut it into tiles"
+        with warned, pytest.raises(DataError, match=message):
+            read_rgb(tmp_path / "a.png")
+
+
+def test_what_cannot_be_opened_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(DataError, match=r"folder\.png: cannot be read \(Is a directory\); make it readable"):
+        read_rgb(tmp_path / "folder.png")
+
+    def denied(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(Permission denied\)"):
+        read_rgb(tmp_path / "a.png")

@@ -138,7 +138,7 @@ def test_a_broken_mask_is_named(data: Path, tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     folder = train_on(root, tmp_path / "run", 1.0)
     (root / "masks" / "val" / "1.png").write_text("no image")
-    with pytest.raises(UserError, match=r"masks/val/1\.png has no readable image content"):
+    with pytest.raises(UserError, match=r"masks/val/1\.png: has no readable image content"):
         evaluate(folder)
 
 

@@ -18,7 +18,7 @@ from latentseg.training.loop import train
 
 def small(root: Path, *options: str, method: str = "supervised") -> Config:
     """One step on a data set of files."""
-    sizes = ["steps=1", "batch_size=2", "augment.crop=[32,32]", "threads=1", "device=cpu", "workers=0"]
+    sizes = ["steps=1", "batch_size=2", "augment.crop=[32,32]", "threads=1", "device=cpu", "workers=0", "cache=none"]
     plain = ["model.weights_kind=none", "model.frozen=false", "model.head_channels=16", "data.labeled=all"]
     return load_config("folder", [f"data.root={root}", f"method.name={method}", *sizes, *plain, *options])
 
