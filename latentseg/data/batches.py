@@ -295,8 +295,9 @@ def batches(
         part: What this process takes of each batch.
     """
     steps = range(start, config.steps)
-    loader = DataLoader(
-        _Told(StepDataset(dataset, split, config, mean, unlabeled, stores, part)),
+    by_step = StepDataset(dataset, split, config, mean, unlabeled, stores, part)
+    loader: DataLoader[Batch] = DataLoader(
+        _Told(by_step) if config.workers else by_step,
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,
@@ -304,8 +305,8 @@ def batches(
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # its own: the global one must not depend on where a run starts
     )
-    stream: Iterator[Batch | UserError] = iter(loader) if config.workers else _one_ahead(iter(loader), len(steps))
-    return zip(steps, _raised(stream), strict=True)
+    stream = _raised(iter(loader)) if config.workers else _one_ahead(iter(loader), len(steps))
+    return zip(steps, stream, strict=True)
 
 
 class _Told(TorchDataset[Batch | UserError]):
@@ -331,7 +332,7 @@ def _raised(stream: Iterator[Batch | UserError]) -> Iterator[Batch]:
         yield batch
 
 
-def _one_ahead(stream: Iterator[Batch | UserError], number: int) -> Iterator[Batch | UserError]:
+def _one_ahead(stream: Iterator[Batch], number: int) -> Iterator[Batch]:
     """The first batches of a stream: a thread reads the next while one is in use. Errors come out with their batch."""
     with ThreadPoolExecutor(1, "batches") as pool:
         coming = pool.submit(next, stream) if number else None

@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", ["x" * 5000, "a\0b", "~nobody_of_this_name/x"])
 def test_odd_names_of_folders_are_no_crash(root: str) -> None:
     with pytest.raises(UserError, match="does not exist") as error:
-        open_dataset(DataConfig(root=root))
+        open_dataset(DataConfig.model_construct(root=root))  # the configuration refuses most of them
     assert len(str(error.value)) < 400
     assert shorten("a \n b" * 100, 10) == "a ba ba..."
 

@@ -240,7 +240,7 @@ def test_lists_of_cityscapes(line: str, tmp_path: Path) -> None:
     assert ids(split.unlabeled) == ["ulm/ulm_000002_000019"]
 
 
-@pytest.mark.parametrize("labeled", ["x" * 5000, "~nobody_of_this_name/list.txt", "a\0b", "9" * 5000])
+@pytest.mark.parametrize("labeled", ["a\0b", "9" * 5000])
 def test_odd_names_of_lists_are_no_crash(folder_set: Callable[..., Path], labeled: str) -> None:
     with pytest.raises(UserError, match="no list file of that name exists") as error:
         draw(folder_set(train=2), labeled)
