@@ -121,9 +121,11 @@ class AugmentConfig(Section):
 
     def views_of_labeled(self, images: int) -> int | None:
         """How many different views each of so many labelled images has; None: a new one each epoch."""
-        if self.views is None or self.labeled_views != "auto":
-            return self.labeled_views or self.views
-        return max(self.views, min(64, 3072 // max(1, images)))
+        if self.views is None or self.labeled_views is None:
+            return self.views
+        if self.labeled_views == "auto":
+            return max(self.views, min(64, 3072 // max(1, images)))
+        return self.labeled_views
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentConfig":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -296,8 +296,9 @@ def batches(
     """
     steps = range(start, config.steps)
     by_step = StepDataset(dataset, split, config, mean, unlabeled, stores, part)
-    loader: DataLoader[Batch] = DataLoader(
-        _Told(by_step) if config.workers else by_step,
+    dataset_of_steps: TorchDataset[Any] = _Told(by_step) if config.workers else by_step
+    loader = DataLoader(
+        dataset_of_steps,
         batch_size=None,
         sampler=steps,
         num_workers=config.workers,
