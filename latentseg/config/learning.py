@@ -23,8 +23,8 @@ class ModelConfig(Section):
     """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
     frozen: bool = False
     """Keep the encoder as it is: no gradient, BatchNorm in eval mode."""
-    batchnorm: Literal["follow", "frozen", "train"] = "follow"
-    """BatchNorm of the encoder: statistics follow the batch with fixed gamma and beta; all fixed; all trained."""
+    batchnorm: Literal["follow", "frozen", "train"] = "frozen"
+    """BatchNorm of the encoder: frozen suits small batches; follow: batch statistics, gamma and beta fixed; train."""
     channels_last: Annotated[bool, Mark.RUNTIME] = True
     """Channels of a pixel side by side in memory; otherwise the pixels of a channel. `latentseg benchmark` compares."""
     micro_batches: Annotated[int, Field(gt=0, le=4096, strict=True)] = 1
