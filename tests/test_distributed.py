@@ -320,7 +320,7 @@ def test_processes_that_do_not_fit_are_refused(
 
 @pytest.mark.slow
 def test_an_error_of_the_first_process_ends_the_second_without_a_word(tmp_path: Path) -> None:
-    """The folder is refused, once, with status 2 on both."""
+    """The folder is refused, once, with status 4 on both."""
     with hold(tmp_path / LOCK, "the run"):
         started = subprocess.Popen(
             [sys.executable, "-m", "latentseg", "train", "scenes", *TINY, "devices=2", "--run", str(tmp_path)],
@@ -328,7 +328,7 @@ def test_an_error_of_the_first_process_ends_the_second_without_a_word(tmp_path: 
             stderr=subprocess.PIPE,
         )
         _, said = started.communicate(timeout=240)
-    assert started.returncode == 2
+    assert started.returncode == 4
     assert said.count(b"error:") == 1
 
 
