@@ -97,16 +97,29 @@ def mask_meaning(
     known = values | dict.fromkeys(ignored, IGNORE_INDEX)
     meant = color_classes(config.color_map, root, colors, classes, known)
     palette = class_palette(len(classes), meant, {packed: unpack(packed) for packed in meant})
-    return read_colors, MaskValues(meant, [], others=-1, colors=config.color_map), palette
+    return read_colors, MaskValues(meant, [], others=-1, colors=_title(config.color_map)), palette
+
+
+def _title(color_map: str | dict[str, str]) -> str:
+    return color_map if isinstance(color_map, str) else "{...}"
+
+
+def named_colors(path: Path) -> dict[str, RGB]:
+    """Names and colours of a colour map, in its order.
+
+    Raises:
+        DataError: The file cannot be read or understood.
+    """
+    return {name: color for color, name in _entries(path)}
 
 
 def color_classes(
-    name: str, root: Path | None, own: dict[int, RGB], classes: tuple[str, ...], values: dict[int, int]
+    name: str | dict[str, str], root: Path | None, own: dict[int, RGB], classes: tuple[str, ...], values: dict[int, int]
 ) -> dict[int, int]:
     """Which class each colour of a colour mask stands for: packed colour -> class id, 255 for no label.
 
     Args:
-        name: palette, for the colours of the layout; or a file, in the working folder or in `root`.
+        name: palette, for the colours of the layout; a file, in the working folder or in `root`; or its content.
         root: Folder of the data set.
         own: The layout's colours of mask values; those of VOC where it has none.
         classes: Their names, in the order of their ids.
@@ -118,10 +131,10 @@ def color_classes(
     if name == "palette":
         colors = own or {value: voc_color(value) for value in range(256)}
         return {pack(color): values[value] for value, color in colors.items() if value in values}
-    path = Path(name).expanduser()
-    path = root / name if root is not None and not path.exists() else path
+    path = Path("data.color_map" if isinstance(name, dict) else name).expanduser()
+    path = root / path if root is not None and not isinstance(name, dict) and not path.exists() else path
     found: dict[int, int] = {}
-    for color, meant in _entries(path):
+    for color, meant in _understood(_of_json(name), path) if isinstance(name, dict) else _entries(path):
         number = _class_id(meant, classes, values, path)
         if found.setdefault(pack(color), number) != number:
             raise DataError("a colour map that names a colour twice", "keep one line of each", path, f"{color}")
@@ -150,6 +163,11 @@ def _entries(path: Path) -> list[tuple[RGB, str]]:
         found = _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)
     except (ValueError, RecursionError) as error:
         raise DataError("a colour map that is no JSON", _FORM, path, str(error)) from error
+    return _understood(found, path)
+
+
+def _understood(found: list[tuple[RGB | None, str]], path: Path) -> list[tuple[RGB, str]]:
+    """The entries, all of which must have a colour."""
     if not found or any(color is None for color, _ in found):
         bad = next((meant for color, meant in found if color is None), "nothing in it")
         raise DataError("a colour map that cannot be understood", _FORM, path, bad)
