@@ -15,9 +15,11 @@ from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.common import Overrides, Source, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.folders import in_place, init, is_data_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.command()(init)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
@@ -42,7 +44,8 @@ def _options(
 @app.command()
 def train(
     source: Annotated[
-        str | None, typer.Argument(help="A preset, a YAML file, or a run folder.", metavar="PRESET_OR_YAML")
+        str | None,
+        typer.Argument(help="A preset, a YAML file, a run folder, or a folder of images and labels.", metavar="PHOTOS_OR_PRESET"),
     ] = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
@@ -56,7 +59,8 @@ def train(
 ) -> None:
     """Train a segmenter.
 
-    For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
+    For example: latentseg train photos
+    With a preset: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     With its weights: latentseg train --from runs/first steps=40000 --run runs/second
     """
     overrides = overrides or []
@@ -67,6 +71,8 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
+    elif is_data_folder(source):
+        source, overrides = in_place(source, overrides)
     config = looked_at(load_config(source, overrides, of_run))
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415

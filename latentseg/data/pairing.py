@@ -83,7 +83,7 @@ def mask_like(images: list[Path]) -> list[Path]:
     """Files among images that look like masks: another one's name and a word more, one channel, few values."""
     stems = {path.with_suffix("") for path in images}
     named = [path for path in images if any(path.with_name(stem) in stems for stem in _shorter(path.stem))]
-    if not all(_has_few_values(path) for path in named[:3]):
+    if not all(has_few_values(path) for path in named[:3]):
         return []
     return [path for path in named if _has_one_channel(path)]
 
@@ -100,7 +100,7 @@ def _has_one_channel(path: Path) -> bool:
         return False
 
 
-def _has_few_values(path: Path) -> bool:
+def has_few_values(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return len(image.getbands()) == 1 and len(image.getcolors(FEW_VALUES) or []) > 0

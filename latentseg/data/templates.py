@@ -79,7 +79,7 @@ def split_in(names: Iterable[str]) -> str:
 def match_pairs(root: Path, images: str, masks: str) -> tuple[list[Row], list[str]]:
     """The images that a template names, each with the mask of the same split and id, and notes on names.
 
-    A file that both templates name is a mask.
+    A file that both templates name is a mask. Masks without `{split}` are told by their ids alone.
 
     Raises:
         DataError: No file is named by the first template, or two files have one id.
@@ -99,6 +99,8 @@ def match_pairs(root: Path, images: str, masks: str) -> tuple[list[Row], list[st
             f"no image is named {images}",
             "correct data.pairs, or let `latentseg init` look what lies there", root,
         )  # fmt: skip
+    if "{split}" not in masks:
+        drawn = {key: drawn["train", key[1]] for key in found if ("train", key[1]) in drawn} | drawn
     rows = [Row(*key, path, drawn.get(key)) for key, path in found.items()]
     notes = []
     for split in SPLITS:
