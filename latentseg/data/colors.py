@@ -104,15 +104,6 @@ def _title(color_map: str | dict[str, str]) -> str:
     return color_map if isinstance(color_map, str) else "{...}"
 
 
-def named_colors(path: Path) -> dict[str, RGB]:
-    """Names and colours of a colour map, in its order.
-
-    Raises:
-        DataError: The file cannot be read or understood.
-    """
-    return {name: color for color, name in _entries(path)}
-
-
 def color_classes(
     name: str | dict[str, str], root: Path | None, own: dict[int, RGB], classes: tuple[str, ...], values: dict[int, int]
 ) -> dict[int, int]:
@@ -134,7 +125,7 @@ def color_classes(
     path = Path("data.color_map" if isinstance(name, dict) else name).expanduser()
     path = root / path if root is not None and not isinstance(name, dict) and not path.exists() else path
     found: dict[int, int] = {}
-    for color, meant in _understood(_of_json(name), path) if isinstance(name, dict) else _entries(path):
+    for color, meant in _understood(_of_json(name), path) if isinstance(name, dict) else color_entries(path):
         number = _class_id(meant, classes, values, path)
         if found.setdefault(pack(color), number) != number:
             raise DataError("a colour map that names a colour twice", "keep one line of each", path, f"{color}")
@@ -156,8 +147,12 @@ def _class_id(meant: str, classes: tuple[str, ...], values: dict[int, int], path
     return values[int(meant)]
 
 
-def _entries(path: Path) -> list[tuple[RGB, str]]:
-    """Colours and what they mean, from JSON, or from lines such as `128 64 128 road`, `road,#804080`."""
+def color_entries(path: Path) -> list[tuple[RGB, str]]:
+    """Colours and what they mean, from JSON, or from lines such as `128 64 128 road`, `road,#804080`.
+
+    Raises:
+        DataError: The file cannot be read or understood.
+    """
     text = read_text(path)
     try:
         found = _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)

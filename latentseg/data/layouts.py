@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
-from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, named_colors, voc_color
+from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, color_entries, voc_color
 from latentseg.data.drawn.store import drawn_masks
 from latentseg.data.files import data_folder, home_path, is_file, listing, read_text, shorten, voc_root
 from latentseg.data.images import IGNORE_INDEX
@@ -88,7 +88,8 @@ def _voc(config: DataConfig) -> Layout:
         bare = [item.id for item in splits[split] if item.mask is None]
         if near := near_names(sorted(have - {item.id for item in splits[split]}), bare):
             notes += orphan_notes(split, masks, sorted(near), bare)
-    named = named_colors(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else {}
+    listed = color_entries(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else []
+    named = {name: color for color, name in listed}
     names = tuple(named) or _listed_classes(root / "class_names.txt")[0] or VOC_CLASSES
     colors = dict(enumerate(named.values())) or {i: voc_color(i) for i in range(len(names))}
     values = {i: i for i in range(len(names))}

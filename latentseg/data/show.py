@@ -4,6 +4,7 @@ from collections import Counter
 from fractions import Fraction
 
 from rich.table import Table
+from rich.text import Text
 
 from latentseg.config import Config
 from latentseg.console import track
@@ -37,7 +38,7 @@ def show_set(config: Config) -> list[Table]:
 
 
 def _images(dataset: Dataset) -> Table:
-    table = Table(title=f"images of {dataset.root or dataset.config.kind}")
+    table = Table(title=Text(f"images of {dataset.root or dataset.config.kind}"))
     for head in ("split", "images", "with mask", "width x height", "median"):
         table.add_column(head, justify="left" if head == "split" else "right")
     for split in dataset.splits:
@@ -74,5 +75,5 @@ def _draws(dataset: Dataset, config: Config, values: dict[Item, set[int]]) -> Ta
         labeled = draw_split(dataset, config.data.model_copy(update={"labeled": share}), config.seed).labeled
         covered = set[int]().union(*(values.get(item, set()) for item in labeled))
         lacking = ", ".join(dataset.classes[c] for c in sorted(there - covered))
-        table.add_row(share, f"{len(labeled):,}", f"{len(covered)} of {len(dataset.classes)}", lacking)
+        table.add_row(share, f"{len(labeled):,}", f"{len(covered)} of {len(dataset.classes)}", Text(lacking))
     return table

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from latentseg.presets.plain import flow
 
@@ -50,15 +51,16 @@ class Found:
 
     def table(self) -> Table:
         """What was found, assumed, and not understood."""
-        table = Table(title=f"{self.root}: {self.layout}", title_justify="left")
+        table = Table(title=Text(f"{self.root}: {self.layout}"), title_justify="left")
         for head in ("option", "value", "because", "otherwise"):
             table.add_column(head, overflow="fold")
         for choice in self.choices:
-            table.add_row(choice.key, _short(choice.value), choice.reason, choice.alternative)
+            cells = (choice.key, _short(choice.value), choice.reason, choice.alternative)
+            table.add_row(*map(Text, cells))  # no markup: [a, b] is a list
         if self.problems:
             table.add_section()
         for problem in self.problems:
-            table.add_row("not understood", "", problem.what, problem.remedy, style="yellow")
+            table.add_row("not understood", "", Text(problem.what), Text(problem.remedy), style="yellow")
         return table
 
 

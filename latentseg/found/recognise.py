@@ -13,6 +13,7 @@ from latentseg.data.drawn.labelme import is_labelme
 from latentseg.data.drawn.store import json_files, read_json
 from latentseg.data.files import data_folder, first_three, image_files, skipped_note
 from latentseg.data.pair_lists import read_pair_list
+from latentseg.data.templates import split_in
 from latentseg.errors import DataError, UserError
 from latentseg.found.choices import Choice, Found, Problem
 from latentseg.found.pairs import guess_pairs
@@ -56,6 +57,8 @@ def recognise(root: Path, given: Sequence[str] = ()) -> Found:
     found.choices = [choice for choice in found.choices if choice.key not in decided]
     dataset = open_dataset(_data([*found.overrides, *given]))
     found.problems += [Problem(note, "") for note in dataset.notes]
+    if decided.get("data.holdout", "").strip() == "0":
+        decided.setdefault("validate_split", "val")
     found.choices += [choice for choice in _splits(dataset) if choice.key not in decided]
     if dataset.config.kind == "folder":
         more, problems = _others(root, dataset)
@@ -196,7 +199,7 @@ def _others(root: Path, dataset: Dataset) -> tuple[list[Choice], list[Problem]]:
     problems = [
         Problem(f"{number} images in {folder}", "they are not used; as unlabelled ones: data.unlabeled=[FOLDER]")
         for folder, number in left.items()
-        if str(folder) not in more
+        if str(folder) not in more and split_in(folder.relative_to(root).parts) == "train"
     ]
     return chosen, [*problems, *(Problem(note, "") for note in skipped_note(root))]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentseg.console import track
-from latentseg.data.colors import named_colors
+from latentseg.data.colors import color_entries
 from latentseg.data.files import first_three, read_text
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.masks import hex_color, read_colors, read_mask, unpack
@@ -83,18 +83,19 @@ def _seen(path: Path) -> Seen | DataError:
 def _of_colors(root: Path, colors: set[int]) -> list[Choice]:
     for path in sorted(path for path in root.rglob("*") if COLOR_FILE.fullmatch(path.name)):
         try:
-            named = named_colors(path)
+            entries = color_entries(path)
         except UserError:
             continue
-        names = [name for name in named if name.lower() not in NO_CLASS and name != "label"]
-        lost = {hex_color(unpack(color)) for color in colors} - {hex_color(color) for color in named.values()}
-        if len(names) < 2 or lost:
+        every = dict.fromkeys(name for _, name in entries)
+        names = [name for name in every if name.lower() not in NO_CLASS]
+        if len(names) < 2 or set(map(unpack, colors)) - {color for color, _ in entries}:
             continue
-        void = [name for name in named if name not in names]
+        void = [name for name in every if name not in names]
+        inline = {name: hex_color(color) for color, name in entries}
         why = f"{path.relative_to(root)} names the colours" + (f"; {', '.join(void)}: no label" if void else "")
         return [
             Choice("data.classes", names, why, "other names, in this order; all that are not named mean no label"),
-            Choice("data.color_map", str(path.resolve()), why),
+            Choice("data.color_map", inline if len(inline) == len(entries) else str(path.resolve()), why),
         ]
     if len(colors) > MANY:
         remedy = "save masks as PNG without smoothing; or name the colours in a file, data.color_map=FILE"
