@@ -45,13 +45,18 @@ def _options(
 def train(
     source: Annotated[
         str | None,
-        typer.Argument(help="A preset, a YAML file, a run folder, or a folder of images and labels.", metavar="PHOTOS_OR_PRESET"),
+        typer.Argument(
+            help="A preset, a YAML file, a run folder, or a folder of images and labels.", metavar="PHOTOS_OR_PRESET"
+        ),
     ] = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
     origin: Annotated[
         Path | None, typer.Option("--from", help="A run whose weights a new run begins with, and its options if alone.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Train so many runs, each holding out another part of the labels.", min=2)
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
@@ -78,6 +83,13 @@ def train(
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
         show(expected(config, run, resume))
+        return
+    if folds:
+        if origin or resume:
+            raise UserError("--folds goes on by itself when it is typed again, and takes neither --resume nor --from")
+        from latentseg.sweeps.folds import run_folds  # noqa: PLC0415
+
+        show(run_folds(config, folds, run or Path("runs/folds")))
         return
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first

@@ -63,6 +63,8 @@ class DataConfig(Section):
     """folder: names of images and masks, such as ["images/{split}/{id}", "masks/{split}/{id}_mask"], or a CSV file."""
     holdout: Natural = 0
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
+    fold: str | None = None
+    """Such as 2/5: the second of five parts of the labelled images is held out, drawn with a fixed seed."""
     classes: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
     class_map: dict[MaskValue, Annotated[int, Field(ge=0, le=254, strict=True)]] | None = None
@@ -96,6 +98,18 @@ class DataConfig(Section):
         if not fits:
             raise ValueError('must be a fraction (1/8, 0.125), a number (12), "all", or a list file')
         return labeled
+
+    @model_validator(mode="after")
+    def _fold_is_a_part(self) -> "DataConfig":
+        if self.fold is not None:
+            part, _, parts = self.fold.partition("/")
+            if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) and int(parts) > 1):
+                raise ValueError(
+                    f"data.fold={self.fold} must be the number of a part and that of all parts, such as 2/5"
+                )
+            if self.holdout:
+                raise ValueError("data.fold and data.holdout both hold images out: take one of them")
+        return self
 
 
 class AugmentConfig(Section):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ class Dataset:
         self._read_mask, self._values, self.palette = mask_meaning(
             config, self.classes, layout.values, layout.colors, layout.root
         )
-        self._splits = hold_out(layout.splits, config.holdout)
+        self._splits = hold_out(layout.splits, config.holdout, config.fold)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
 
     @property

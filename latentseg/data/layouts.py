@@ -237,16 +237,18 @@ def _split_folders(images: Path) -> list[str]:
     return splits
 
 
-def hold_out(splits: dict[str, list[Item]], number: int) -> dict[str, list[Item]]:
-    """Move `number` training images that have labels, drawn with a fixed seed, to the split `holdout`."""
+def hold_out(splits: dict[str, list[Item]], number: int, fold: str | None = None) -> dict[str, list[Item]]:
+    """Move `number` training images that have labels, or a fold such as 2/5, drawn with a fixed seed, to `holdout`."""
     train = splits.get("train", [])
     able = [item for item in train if item.has_labels]
-    if number == 0:
+    if number == 0 and fold is None:
         return splits
-    if number >= len(able):
-        raise UserError(f"data.holdout={number}, but only {len(able)} training images have labels; hold out fewer")
-    chosen = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))[:number]
-    held = {able[i] for i in chosen}
+    part, parts = map(int, fold.split("/")) if fold else (1, 1)
+    if number >= len(able) or parts > len(able):
+        option = f"data.fold={fold}" if fold else f"data.holdout={number}"
+        raise UserError(f"{option}, but only {len(able)} training images have labels; hold out fewer")
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))
+    held = {able[i] for i in (order[part - 1 :: parts] if fold else order[:number])}
     return splits | {
         "train": [item for item in train if item not in held],
         "holdout": [item for item in train if item in held],

@@ -52,15 +52,17 @@ class Found:
     def table(self) -> Table:
         """What was found, assumed, and not understood."""
         table = Table(title=Text(f"{self.root}: {self.layout}"), title_justify="left")
-        for head in ("option", "value", "because", "otherwise"):
-            table.add_column(head, overflow="fold")
+        table.add_column("decision", overflow="fold", ratio=2)
+        table.add_column("because", overflow="fold", ratio=3)
         for choice in self.choices:
-            cells = (choice.key, _short(choice.value), choice.reason, choice.alternative)
-            table.add_row(*map(Text, cells))  # no markup: [a, b] is a list
+            otherwise = f". Otherwise: {choice.alternative}" if choice.alternative else ""
+            # Text: in markup [a, b] would be a style
+            table.add_row(Text(f"{choice.key}={_short(choice.value)}"), Text(choice.reason + otherwise))
         if self.problems:
             table.add_section()
         for problem in self.problems:
-            table.add_row("not understood", "", Text(problem.what), Text(problem.remedy), style="yellow")
+            remedy = f". Remedy: {problem.remedy}" if problem.remedy else ""
+            table.add_row("not understood", Text(problem.what + remedy), style="yellow")
         return table
 
 

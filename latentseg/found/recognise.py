@@ -49,7 +49,9 @@ def recognise(root: Path, given: Sequence[str] = ()) -> Found:
     root = data_folder(str(root), "folder").resolve()
     decided = {key.strip(): value for key, _, value in (text.partition("=") for text in given)}
     if "data.kind" in decided:
-        found: Found | None = Found(root, f"data.kind={decided['data.kind']}", _begin(decided["data.kind"], root, "given"))
+        found: Found | None = Found(
+            root, f"data.kind={decided['data.kind']}", _begin(decided["data.kind"], root, "given")
+        )
     else:
         found = next((found for look in _LOOKS if (found := look(root))), None) or _files(root, given, decided)
     if found is None:

@@ -127,7 +127,7 @@ def test_colours_and_numbers_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_masks_saved_as_jpeg_are_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a mask in a format that alters values.*; save masks as PNG"):
+    with pytest.raises(DataError, match=r"a mask in a format that alters values.*; save masks as PNG"):
         recognise(photos(tmp_path / "set", 0, 1, name="masks/{}.jpg"))
 
 
@@ -138,7 +138,7 @@ def test_a_folder_without_masks_says_what_it_holds(tmp_path: Path) -> None:
         recognise(tmp_path / "set")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "scan.nii").write_text("")
-    with pytest.raises(DataError, match="no images are in it.*volumes"):
+    with pytest.raises(DataError, match=r"no images are in it.*volumes"):
         recognise(tmp_path / "other")
 
 
@@ -211,5 +211,5 @@ def test_images_of_several_tasks_need_their_number(tmp_path: Path) -> None:
     root = tmp_path / "set"
     layouts.label_studio_png(root)
     (root / "task-1.jpg").rename(root / "street.jpg")
-    with pytest.raises(DataError, match="do not say which image.*export `JSON`"):
+    with pytest.raises(DataError, match=r"do not say which image.*export `JSON`"):
         recognise(root)

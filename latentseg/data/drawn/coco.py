@@ -73,7 +73,9 @@ def coco(root: Path) -> Annotations:
         notes += [f"{empty} images of {path.name} have no outlines: {lost}"] if empty else []
     bare = [("train", index.id_of(path), path) for path in index.files if path not in used]
     kept = [each for each in bare if index.split_of(each[2]) == "train"]
-    notes += [f"{len(bare) - len(kept)} images of val or test are in no file: left out"] if len(kept) < len(bare) else []
+    notes += (
+        [f"{len(bare) - len(kept)} images of val or test are in no file: left out"] if len(kept) < len(bare) else []
+    )
     return Annotations(tuple(ids), drawings, files, kept, tuple(notes))
 
 
@@ -84,7 +86,9 @@ def _categories(trees: list[Tree]) -> dict[int, str]:
     for tree in trees:
         for category in tree["categories"]:
             if names.setdefault(category["id"], category["name"]) != category["name"]:
-                cause = f"category {category['id']} is {names[category['id']]} in one file, {category['name']} in another"
+                cause = (
+                    f"category {category['id']} is {names[category['id']]} in one file, {category['name']} in another"
+                )
                 raise DataError(cause, "export them with the same categories")
             above.add(category.get("supercategory") or "")
         for note in tree["annotations"]:
