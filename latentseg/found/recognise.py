@@ -13,6 +13,7 @@ from latentseg.data.drawn.labelme import is_labelme
 from latentseg.data.drawn.store import json_files, read_json
 from latentseg.data.files import data_folder, first_three, image_files, skipped_note
 from latentseg.data.pair_lists import read_pair_list
+from latentseg.data.pairing import shorter
 from latentseg.data.templates import split_in
 from latentseg.errors import DataError, UserError
 from latentseg.found.choices import Choice, Found, Problem
@@ -203,6 +204,11 @@ def _others(root: Path, dataset: Dataset) -> tuple[list[Choice], list[Problem]]:
         for folder, number in left.items()
         if str(folder) not in more and split_in(folder.relative_to(root).parts) == "train"
     ]
+    labeled = {item.id for item in items if item.mask}
+    copies = [i.id for i in items if not i.mask and any(name in labeled for name in shorter(i.id))]
+    if copies:
+        text = f"{len(copies)} images without mask are named after images with one ({first_three(iter(copies))})"
+        problems.append(Problem(text, "they count as unlabelled photographs: if they are none, move them out"))
     return chosen, [*problems, *(Problem(note, "") for note in skipped_note(root))]
 
 

@@ -65,6 +65,42 @@ def test_the_split_of_a_folder_is_found_under_its_usual_names(tmp_path: Path) ->
     assert {split: len(dataset.items(split)) for split in dataset.splits} == {"train": 6, "val": 6, "test": 6}
 
 
+def test_every_site_has_folders_of_its_own(tmp_path: Path) -> None:
+    for site in ("a", "b"):
+        photos(tmp_path / "set" / site, 0, 1, name="masks/{}.png", folder="images")
+    found = recognise(tmp_path / "set", ["data.holdout=0"])
+    assert chosen(found)["data.pairs"] == ["*/images/{id}", "*/masks/{id}"]
+    items = opened(found).items("train")
+    assert sorted(item.id for item in items) == [f"{site}/p{i}" for site in "ab" for i in range(6)]
+    assert all(item.mask and item.image and item.mask.parents[1] == item.image.parents[1] for item in items)
+
+
+def test_masks_of_all_splits_in_one_folder(tmp_path: Path) -> None:
+    photos(tmp_path / "set", 0, 1, name="masks/{}.png", folder="images/train")
+    save(tmp_path / "set" / "images" / "val" / "q.png", PHOTO)
+    save(tmp_path / "set" / "masks" / "q.png", np.resize(np.array([0, 1], np.uint8), (40, 40)))
+    dataset = opened(recognise(tmp_path / "set"))
+    assert {split: sum(i.has_labels for i in dataset.items(split)) for split in dataset.splits} == {
+        "train": 6,
+        "val": 1,
+    }
+
+
+def test_pictures_named_after_labelled_images_are_said(tmp_path: Path) -> None:
+    root = photos(tmp_path / "set", 0, 1)
+    save(root / "p0_overlay.png", PHOTO)
+    assert [problem.what for problem in recognise(root).problems] == [
+        "1 images without mask are named after images with one (p0_overlay)"
+    ]
+
+
+def test_a_photograph_and_a_mask_told_by_their_endings(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / "set" / f"p{i}.jpg", PHOTO)
+        save(tmp_path / "set" / f"p{i}.png", np.resize(np.array([0, 1], np.uint8), (40, 40)))
+    assert chosen(recognise(tmp_path / "set"))["data.pairs"] == ["{id}.jpg", "{id}.png"]
+
+
 @pytest.mark.parametrize(
     ("values", "classes", "mapping"),
     [
