@@ -200,6 +200,8 @@ _FORM = (
 
 
 def _of_line(line: str, number_first: bool) -> tuple[RGB | None, str]:
+    if labelmap := re.fullmatch(r"(.+?):(\d+,\d+,\d+):[^:]*:[^:]*", line.strip()):  # name:r,g,b:parts:actions
+        return _color(labelmap[2]), labelmap[1]
     parts = [part.strip("\"'") for part in re.split(r"[\s,;:]+", line.strip()) if part.strip("\"'")]
     for i in (0, len(parts) - 1):
         if parts[i].startswith("#") and len(parts) > 1:
