@@ -15,9 +15,11 @@ from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.common import Overrides, Source, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.folders import in_place, init, is_data_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.command()(init)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
 Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
@@ -42,7 +44,10 @@ def _options(
 @app.command()
 def train(
     source: Annotated[
-        str | None, typer.Argument(help="A preset, a YAML file, or a run folder.", metavar="PRESET_OR_YAML")
+        str | None,
+        typer.Argument(
+            help="A preset, a YAML file, a run folder, or a folder of images and labels.", metavar="PHOTOS_OR_PRESET"
+        ),
     ] = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a free name below runs/ if not given.")] = None,
@@ -50,13 +55,17 @@ def train(
     origin: Annotated[
         Path | None, typer.Option("--from", help="A run whose weights a new run begins with, and its options if alone.")
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Train so many runs, each holding out another part of the labels.", min=2)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
     ] = False,
 ) -> None:
     """Train a segmenter.
 
-    For example: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
+    For example: latentseg train photos
+    With a preset: latentseg train camvid data.root=CamVid data.labeled=1/30 --run runs/first
     With its weights: latentseg train --from runs/first steps=40000 --run runs/second
     """
     overrides = overrides or []
@@ -67,11 +76,20 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
+    elif is_data_folder(source):
+        source, overrides = in_place(source, overrides)
     config = looked_at(load_config(source, overrides, of_run))
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
         show(expected(config, run, resume))
+        return
+    if folds:
+        if origin or resume:
+            raise UserError("--folds goes on by itself when it is typed again, and takes neither --resume nor --from")
+        from latentseg.sweeps.folds import run_folds  # noqa: PLC0415
+
+        show(run_folds(config, folds, run or Path("runs/folds")))
         return
     from latentseg.distributed import is_first  # noqa: PLC0415
     from latentseg.training.loop import train as run_training  # noqa: PLC0415 - slow (PyTorch): help and errors come first

@@ -57,7 +57,7 @@ def test_help_of_every_verb(verb: str) -> None:
 def test_help_lists_the_verbs() -> None:
     output = run("--help")
     assert all(f"  {verb} " in output for verb in VERBS if " " not in verb)
-    assert "PRESET_OR_YAML" in run("train", "--help")
+    assert "PHOTOS_OR_PRESET" in run("train", "--help")
     assert "key=value" in run("train", "--help")
 
 

@@ -18,6 +18,7 @@ FLOORS = (
     ("presets", "engine"),
     ("scenes",),
     ("data",),
+    ("found",),
     ("models", "runs"),
     ("methods",),
     ("inference",),

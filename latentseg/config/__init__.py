@@ -86,7 +86,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
-        if self.validate_split == "holdout" and self.data.holdout == 0:
+        if self.validate_split == "holdout" and self.data.holdout == 0 and self.data.fold is None:
             raise ValueError("validate_split=holdout needs data.holdout > 0, the number of images to set aside")
         if self.model.head == "aspp" and not self.model.encoder.startswith("deeplab_"):
             raise ValueError(

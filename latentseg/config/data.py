@@ -42,8 +42,9 @@ class ScenesConfig(Section):
 class DataConfig(Section):
     """Where images and masks come from, and which of them keep their labels."""
 
-    kind: Literal["voc", "cityscapes", "folder", "scenes"] = "folder"
-    """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), or drawn scenes."""
+    kind: Literal["voc", "cityscapes", "folder", "coco", "labelme", "label_studio", "scenes"] = "folder"
+    """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), annotations in JSON, or
+    drawn scenes. `latentseg init FOLDER` finds out."""
     root: Annotated[PathText | None, Mark.RUNTIME] = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: PathText | int | float = "1/8"
@@ -56,19 +57,23 @@ class DataConfig(Section):
     """Further folders of unlabelled images, searched recursively; no mask needed."""
     train_list: PathText | None = None
     """voc: name of the list of training ids (train_aug, train)."""
-    masks: Literal["SegmentationClassAug", "SegmentationClass"] = "SegmentationClassAug"
+    masks: Literal["SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG"] = "SegmentationClassAug"
     """voc: folder of the masks."""
+    pairs: PathText | tuple[PathText, PathText] | None = None
+    """folder: names of images and masks, such as ["images/{split}/{id}", "masks/{split}/{id}_mask"], or a CSV file."""
     holdout: Natural = 0
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
+    fold: str | None = None
+    """Such as 2/5: the second of five parts of the labelled images is held out, drawn with a fixed seed."""
     classes: Annotated[list[str], Field(min_length=2, max_length=255)] | None = None
     """folder: names of the classes, in the order of their ids; from classes.txt in the root if null."""
     class_map: dict[MaskValue, Annotated[int, Field(ge=0, le=254, strict=True)]] | None = None
     """Mask value -> class id. Values that are not named are ignored. Null: the layout's own."""
     ignored_values: list[Annotated[MaskValue, Field(strict=True)]] = [255]
     """Mask values that mean "no label"."""
-    color_map: Annotated[str, Field(min_length=1)] | None = None
-    """Colour masks: a file of colours and classes, or palette, the layout's or VOC's colours. index: ids, whatever
-    colours the palettes give them."""
+    color_map: Annotated[str, Field(min_length=1)] | dict[str, str] | None = None
+    """Colour masks: a file of colours and classes, {class: "#rrggbb"}, or palette, the layout's or VOC's colours.
+    index: ids, whatever colours the palettes give them."""
     bits: Annotated[Annotated[int, Field(ge=8, le=16, strict=True)], Mark.FEATURES] = 16
     """Bits that hold the values of images with 16 bits per sample: 12 where 4095 is white."""
     resize: Annotated[float, Field(ge=0.05, le=1, strict=True), Mark.FEATURES] = 1.0
@@ -93,6 +98,18 @@ class DataConfig(Section):
         if not fits:
             raise ValueError('must be a fraction (1/8, 0.125), a number (12), "all", or a list file')
         return labeled
+
+    @model_validator(mode="after")
+    def _fold_is_a_part(self) -> "DataConfig":
+        if self.fold is not None:
+            part, _, parts = self.fold.partition("/")
+            if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) and int(parts) > 1):
+                raise ValueError(
+                    f"data.fold={self.fold} must be the number of a part and that of all parts, such as 2/5"
+                )
+            if self.holdout:
+                raise ValueError("data.fold and data.holdout both hold images out: take one of them")
+        return self
 
 
 class AugmentConfig(Section):

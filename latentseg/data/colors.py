@@ -97,16 +97,20 @@ def mask_meaning(
     known = values | dict.fromkeys(ignored, IGNORE_INDEX)
     meant = color_classes(config.color_map, root, colors, classes, known)
     palette = class_palette(len(classes), meant, {packed: unpack(packed) for packed in meant})
-    return read_colors, MaskValues(meant, [], others=-1, colors=config.color_map), palette
+    return read_colors, MaskValues(meant, [], others=-1, colors=_title(config.color_map)), palette
+
+
+def _title(color_map: str | dict[str, str]) -> str:
+    return color_map if isinstance(color_map, str) else "{...}"
 
 
 def color_classes(
-    name: str, root: Path | None, own: dict[int, RGB], classes: tuple[str, ...], values: dict[int, int]
+    name: str | dict[str, str], root: Path | None, own: dict[int, RGB], classes: tuple[str, ...], values: dict[int, int]
 ) -> dict[int, int]:
     """Which class each colour of a colour mask stands for: packed colour -> class id, 255 for no label.
 
     Args:
-        name: palette, for the colours of the layout; or a file, in the working folder or in `root`.
+        name: palette, for the colours of the layout; a file, in the working folder or in `root`; or its content.
         root: Folder of the data set.
         own: The layout's colours of mask values; those of VOC where it has none.
         classes: Their names, in the order of their ids.
@@ -118,10 +122,10 @@ def color_classes(
     if name == "palette":
         colors = own or {value: voc_color(value) for value in range(256)}
         return {pack(color): values[value] for value, color in colors.items() if value in values}
-    path = Path(name).expanduser()
-    path = root / name if root is not None and not path.exists() else path
+    path = Path("data.color_map" if isinstance(name, dict) else name).expanduser()
+    path = root / path if root is not None and not isinstance(name, dict) and not path.exists() else path
     found: dict[int, int] = {}
-    for color, meant in _entries(path):
+    for color, meant in _understood(_of_json(name), path) if isinstance(name, dict) else color_entries(path):
         number = _class_id(meant, classes, values, path)
         if found.setdefault(pack(color), number) != number:
             raise DataError("a colour map that names a colour twice", "keep one line of each", path, f"{color}")
@@ -143,13 +147,22 @@ def _class_id(meant: str, classes: tuple[str, ...], values: dict[int, int], path
     return values[int(meant)]
 
 
-def _entries(path: Path) -> list[tuple[RGB, str]]:
-    """Colours and what they mean, from JSON, or from lines such as `128 64 128 road`, `road,#804080`."""
+def color_entries(path: Path) -> list[tuple[RGB, str]]:
+    """Colours and what they mean, from JSON, or from lines such as `128 64 128 road`, `road,#804080`.
+
+    Raises:
+        DataError: The file cannot be read or understood.
+    """
     text = read_text(path)
     try:
         found = _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)
     except (ValueError, RecursionError) as error:
         raise DataError("a colour map that is no JSON", _FORM, path, str(error)) from error
+    return _understood(found, path)
+
+
+def _understood(found: list[tuple[RGB | None, str]], path: Path) -> list[tuple[RGB, str]]:
+    """The entries, all of which must have a colour."""
     if not found or any(color is None for color, _ in found):
         bad = next((meant for color, meant in found if color is None), "nothing in it")
         raise DataError("a colour map that cannot be understood", _FORM, path, bad)
@@ -187,6 +200,8 @@ _FORM = (
 
 
 def _of_line(line: str, number_first: bool) -> tuple[RGB | None, str]:
+    if labelmap := re.fullmatch(r"(.+?):(\d+,\d+,\d+):[^:]*:[^:]*", line.strip()):  # name:r,g,b:parts:actions
+        return _color(labelmap[2]), labelmap[1]
     parts = [part.strip("\"'") for part in re.split(r"[\s,;:]+", line.strip()) if part.strip("\"'")]
     for i in (0, len(parts) - 1):
         if parts[i].startswith("#") and len(parts) > 1:

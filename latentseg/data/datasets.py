@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from latentseg.config import DataConfig, ScenesConfig
 from latentseg.data.colors import distinct_palette, mask_meaning
 from latentseg.data.files import IMAGE_SUFFIXES
 from latentseg.data.images import IGNORE_INDEX, read_rgb, resized, resized_ids
-from latentseg.data.layouts import Item, Layout, hold_out, open_layout, scenes_layout
+from latentseg.data.layouts import Item, Layout, hold_out, open_layout
 from latentseg.data.pairs import read_pair, read_values
 from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import draw_scene
@@ -38,8 +36,13 @@ class Dataset:
         self._read_mask, self._values, self.palette = mask_meaning(
             config, self.classes, layout.values, layout.colors, layout.root
         )
-        self._splits = hold_out(layout.splits, config.holdout)
+        self._splits = hold_out(layout.splits, config.holdout, config.fold)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that it has, with images in them."""
+        return [split for split, items in self._splits.items() if items]
 
     def has(self, split: str) -> bool:
         """Whether the data set has the split, with images in it."""
@@ -125,31 +128,6 @@ def open_dataset(config: DataConfig, remember: bool = False) -> Dataset:
     return Dataset(open_layout(config), config, remember)
 
 
-def write_scenes(config: DataConfig, folder: Path) -> int:
-    """Write the scenes in the layout `folder` (PNG images, palette masks, classes.txt); gives their number.
-
-    Raises:
-        UserError: The folder exists and is not empty, or cannot be written.
-    """
-    dataset = Dataset(scenes_layout(config), config.model_copy(update={"kind": "scenes", "resize": 1.0}))
-    items = [item for split in ("train", "val", "test") for item in dataset.items(split)]
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty; name a new folder, nothing is overwritten")
-        for item in items:
-            image, labels = folder / "images" / f"{item.id}.png", folder / "labels" / f"{item.id}.png"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            labels.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(dataset.read_image(item)).save(image)
-            mask = Image.fromarray(dataset.read_targets(item))
-            mask.putpalette(dataset.palette.tobytes())
-            mask.save(labels)
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in dataset.classes), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error}") from error
-    return len(items)
-
-
 @lru_cache(maxsize=8)  # image and targets of a scene come from one drawing
 def _draw(config: ScenesConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return draw_scene(config.seed, index, config.height, config.width)
@@ -199,5 +177,4 @@ __all__ = [
     "Item",
     "distinct_palette",
     "open_dataset",
-    "write_scenes",
 ]

@@ -1,16 +1,20 @@
 """Layouts: each is one function that lists the items of each split and says what the values of its masks mean."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from latentseg.config import DataConfig
-from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_color
-from latentseg.data.files import data_folder, files_by_stem, is_file, listing, read_text, shorten, voc_root
+from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, color_entries, voc_color
+from latentseg.data.drawn.store import drawn_masks
+from latentseg.data.files import data_folder, home_path, is_file, listing, read_text, shorten, voc_root
 from latentseg.data.images import IGNORE_INDEX
+from latentseg.data.pair_lists import read_pair_list
 from latentseg.data.pairing import near_names, orphan_notes
+from latentseg.data.templates import SPLITS, Row, match_pairs, plain_pairs
 from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import CLASSES, PALETTE
 
@@ -66,35 +70,50 @@ def open_layout(config: DataConfig) -> Layout:
         UserError: The root is missing or no folder, or not laid out as `data.kind` says.
     """
     layouts = {"voc": _voc, "cityscapes": _cityscapes, "folder": _folder, "scenes": scenes_layout}
-    return layouts[config.kind](config)
+    return layouts.get(config.kind, _annotated)(config)
 
 
 def _voc(config: DataConfig) -> Layout:
     root = voc_root(data_folder(config.root, config.kind))
     masks = _part(root, config.masks, "voc")
-    lists = _part(root, "ImageSets/Segmentation", "voc")
+    images = {path.stem: path for path in sorted((root / "JPEGImages").iterdir())}
+    have = {path.stem for path in masks.iterdir() if path.suffix == ".png"}
+    splits: dict[str, list[Item]] = {}
+    notes: list[str] = []
+    for split, lines in _voc_lists(config, root, images).items():
+        splits[split] = [
+            Item(i, images.get(i, root / "JPEGImages" / f"{i}.jpg"), masks / f"{i}.png" if i in have else None)
+            for i in dict.fromkeys(_voc_id(line, images) for line in lines)
+        ]
+        bare = [item.id for item in splits[split] if item.mask is None]
+        if near := near_names(sorted(have - {item.id for item in splits[split]}), bare):
+            notes += orphan_notes(split, masks, sorted(near), bare)
+    listed = color_entries(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else []
+    named = {name: color for color, name in listed}
+    names = tuple(named) or _listed_classes(root / "class_names.txt")[0] or VOC_CLASSES
+    colors = dict(enumerate(named.values())) or {i: voc_color(i) for i in range(len(names))}
+    values = {i: i for i in range(len(names))}
+    return Layout(root, splits, names, values, colors, tuple(notes))
+
+
+def _voc_lists(config: DataConfig, root: Path, images: dict[str, Path]) -> dict[str, list[str]]:
+    """Lines of the lists by split; without lists every image is for training."""
+    lists = root / "ImageSets" / "Segmentation"
+    if config.train_list is None and not [*lists.glob("*.txt")]:
+        return {"train": list(images)}
+    _part(root, "ImageSets/Segmentation", "voc")
     train = config.train_list or ("train_aug" if (lists / "train_aug.txt").is_file() else "train")
     if not is_file(lists / f"{train}.txt"):
         raise UserError(f"data.train_list={shorten(train)}: no such list in {lists}, which holds {listing(lists)}")
-    have = {path.stem for path in masks.iterdir() if path.suffix == ".png"}
-    images = {path.stem for path in (root / "JPEGImages").iterdir()}
-    splits: dict[str, list[Item]] = {}
-    notes: list[str] = []
-    for split, name in (("train", train), ("val", "val"), ("test", "test")):
-        if (lists / f"{name}.txt").is_file():
-            lines = [line.strip() for line in read_text(lists / f"{name}.txt").splitlines() if line.strip()]
-            splits[split] = [
-                Item(i, root / "JPEGImages" / f"{i}.jpg", masks / f"{i}.png" if i in have else None)
-                for i in dict.fromkeys(_voc_id(line, images) for line in lines)
-            ]
-            bare = [item.id for item in splits[split] if item.mask is None]
-            if near := near_names(sorted(have - {item.id for item in splits[split]}), bare):
-                notes += orphan_notes(split, masks, sorted(near), bare)
-    ids = range(len(VOC_CLASSES))
-    return Layout(root, splits, VOC_CLASSES, {i: i for i in ids}, {i: voc_color(i) for i in ids}, tuple(notes))
+    files = {split: lists / f"{name}.txt" for split, name in (("train", train), ("val", "val"), ("test", "test"))}
+    return {
+        split: [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        for split, path in files.items()
+        if path.is_file()
+    }
 
 
-def _voc_id(line: str, images: set[str]) -> str:
+def _voc_id(line: str, images: Collection[str]) -> str:
     """The image that a line of a list means: its id, which may hold dots and spaces, or its file, or both files."""
     first = line.split(maxsplit=1)[0]
     files = [found.group(1) for found in re.finditer(r"([^/\\]+?)\.(?:jpe?g|png)(?=\s|$)", line, re.IGNORECASE)]
@@ -122,19 +141,56 @@ def _cityscapes(config: DataConfig) -> Layout:
 
 def _folder(config: DataConfig) -> Layout:
     root = data_folder(config.root, config.kind)
+    names, notes = _listed_classes(root / "classes.txt")
+    if isinstance(config.pairs, str):
+        rows = read_pair_list(root / home_path(config.pairs), root)
+    elif config.pairs is not None:
+        rows, found = match_pairs(root, *config.pairs)
+        notes = [*found, *notes]
+    else:
+        images, masks = plain_folders(root)
+        rows = []
+        for split in _split_folders(images):
+            more, found = plain_pairs(images, masks, split)
+            rows, notes = [*rows, *more], [*notes, *found]
+    kept = _split_folders(images) if config.pairs is None else []
+    return Layout(root, _by_split(rows, notes, kept), names or None, notes=tuple(notes))
+
+
+def plain_folders(root: Path) -> tuple[Path, Path]:
+    """The folders of images and masks of the plain layout.
+
+    Raises:
+        UserError: One is missing, or there are two of masks.
+    """
     images = _part(root, "images", "folder")
     if (root / "masks").is_dir() and (root / "labels").is_dir():
         raise UserError(f"data.root={root} holds both masks and labels; keep the one that has the masks")
-    masks = root / "labels" if (root / "labels").is_dir() else _part(root, "masks", "folder")
+    return images, root / "labels" if (root / "labels").is_dir() else _part(root, "masks", "folder")
+
+
+def _annotated(config: DataConfig) -> Layout:
+    from latentseg.data.drawn import coco, label_studio, labelme  # noqa: PLC0415 - most data sets need none of them
+
+    root = data_folder(config.root, config.kind)
+    readers = {"coco": coco.coco, "labelme": labelme.labelme, "label_studio": label_studio.label_studio}
+    found = readers[config.kind](root)
+    masks, notes = drawn_masks(found), list(found.notes)
+    rows = [Row(each.split, each.id, each.image, masks[each.split, each.id]) for each in found.drawings]
+    rows += [Row(*each, None) for each in found.bare]
+    return Layout(root, _by_split(rows, notes, []), found.classes, notes=tuple(notes))
+
+
+def _by_split(rows: list[Row], notes: list[str], kept: list[str]) -> dict[str, list[Item]]:
+    """Items by split. A val or test without any mask, which cannot be scored, is left out with a note, unless kept."""
     splits: dict[str, list[Item]] = {}
-    notes: list[str] = []
-    for split in _split_folders(images):
-        of_stem = files_by_stem(masks / split)
-        splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
-        bare = [item.id for item in splits[split] if item.mask is None]
-        notes += orphan_notes(split, masks / split, sorted(of_stem.keys() - {item.id for item in splits[split]}), bare)
-    names, more = _listed_classes(root / "classes.txt")
-    return Layout(root, splits, names or None, notes=(*notes, *more))
+    for split in SPLITS:
+        items = [Item(row.id, row.image, row.mask) for row in rows if row.split == split]
+        if items and split not in (*kept, "train") and all(item.mask is None for item in items):
+            notes.append(f"{len(items)} images of {split} have no mask: they are not used")
+        elif items or split in kept:
+            splits[split] = items
+    return splits
 
 
 def _listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
@@ -181,16 +237,18 @@ def _split_folders(images: Path) -> list[str]:
     return splits
 
 
-def hold_out(splits: dict[str, list[Item]], number: int) -> dict[str, list[Item]]:
-    """Move `number` training images that have labels, drawn with a fixed seed, to the split `holdout`."""
+def hold_out(splits: dict[str, list[Item]], number: int, fold: str | None = None) -> dict[str, list[Item]]:
+    """Move `number` training images that have labels, or a fold such as 2/5, drawn with a fixed seed, to `holdout`."""
     train = splits.get("train", [])
     able = [item for item in train if item.has_labels]
-    if number == 0:
+    if number == 0 and fold is None:
         return splits
-    if number >= len(able):
-        raise UserError(f"data.holdout={number}, but only {len(able)} training images have labels; hold out fewer")
-    chosen = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))[:number]
-    held = {able[i] for i in chosen}
+    part, parts = map(int, fold.split("/")) if fold else (1, 1)
+    if number >= len(able) or parts > len(able):
+        option = f"data.fold={fold}" if fold else f"data.holdout={number}"
+        raise UserError(f"{option}, but only {len(able)} training images have labels; hold out fewer")
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(len(able))
+    held = {able[i] for i in (order[part - 1 :: parts] if fold else order[:number])}
     return splits | {
         "train": [item for item in train if item not in held],
         "holdout": [item for item in train if item in held],

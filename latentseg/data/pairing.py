@@ -82,13 +82,14 @@ def listing_notes(config: DataConfig, root: Path, images: list[Path]) -> list[st
 def mask_like(images: list[Path]) -> list[Path]:
     """Files among images that look like masks: another one's name and a word more, one channel, few values."""
     stems = {path.with_suffix("") for path in images}
-    named = [path for path in images if any(path.with_name(stem) in stems for stem in _shorter(path.stem))]
-    if not all(_has_few_values(path) for path in named[:3]):
+    named = [path for path in images if any(path.with_name(stem) in stems for stem in shorter(path.stem))]
+    if not all(has_few_values(path) for path in named[:3]):
         return []
     return [path for path in named if _has_one_channel(path)]
 
 
-def _shorter(stem: str) -> list[str]:
+def shorter(stem: str) -> list[str]:
+    """A name without its last words."""
     return [stem[:i] for i, mark in enumerate(stem) if mark in SEPARATORS and i]
 
 
@@ -100,7 +101,8 @@ def _has_one_channel(path: Path) -> bool:
         return False
 
 
-def _has_few_values(path: Path) -> bool:
+def has_few_values(path: Path) -> bool:
+    """Whether a picture has one channel, with no more values than classes; False if it cannot be read."""
     try:
         with Image.open(path) as image:
             return len(image.getbands()) == 1 and len(image.getcolors(FEW_VALUES) or []) > 0

@@ -64,6 +64,16 @@ def check_headers(path: Path, mask: Path | None) -> None:
             raise _differ(size, drawn, (path, mask))
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image when it is upright, by its header.
+
+    Raises:
+        DataError: The file is missing or no image.
+    """
+    height, width = _header(path)[0]
+    return width, height
+
+
 def _values(path: Path, mask: Path, read: Read) -> tuple[Raw, str | None]:
     raw = read(mask)
     size, stored = _header(path)

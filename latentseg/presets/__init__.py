@@ -270,7 +270,7 @@ def option_names(section: type[BaseModel] = Config, prefix: str = "") -> list[st
 
 def _known_path(key: str) -> None:
     known = option_names()
-    if key not in known and not key.startswith(("data.class_map.", "method.groups.")):
+    if key not in known and not key.startswith(("data.class_map.", "data.color_map.", "method.groups.")):
         raise UserError(_unknown(key, known))
 
 

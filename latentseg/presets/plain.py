@@ -137,6 +137,12 @@ def write_yaml(values: Any) -> str:
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
+def flow(value: Any) -> str:
+    """A plain value as YAML on one line, as an override takes it."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def named_file(name: str) -> Path | None:
     """The file that a text names, `~` being the home folder; None if there is none, or it cannot be a path."""
     try:

@@ -1,14 +1,14 @@
 """The verbs `latentseg data ...`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from latentseg.errors import UserError
-from latentseg.presets import load_config, preset_summaries
+from latentseg.presets import load_config
 from latentseg.verbs.common import Overrides, Source, console, show
+from latentseg.verbs.folders import load_source
 
 data_app = typer.Typer(help="Look at data sets and draw splits.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,7 +43,7 @@ def data_split(
 @data_app.command("check")
 def data_check(
     source: Annotated[
-        str, typer.Argument(help="A folder of images/ and masks/, a preset, or a YAML file.", metavar="ROOT_OR_PRESET")
+        str, typer.Argument(help="A folder of images and labels, a preset, or a YAML file.", metavar="PHOTOS_OR_PRESET")
     ],
     overrides: Overrides = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file, too.")] = None,
@@ -54,11 +54,7 @@ def data_check(
     """
     from latentseg.data.check import check_set  # noqa: PLC0415
 
-    options = overrides or []
-    if Path(source).is_dir() and source not in preset_summaries():
-        options = [f"data.root={json.dumps(source, ensure_ascii=False)}", "data.labeled=all", *options]
-        source = "folder"
-    table, report = check_set(load_config(source, options), json_file)
+    table, report = check_set(load_source(source, overrides or []), json_file)
     show(table)
     console.print(f"{report.images - len(report.bad)} of {report.images} images can be used", highlight=False)
 
@@ -72,7 +68,42 @@ def data_scenes(
 
     For example: latentseg data scenes --out scenes data.scenes.train=200 data.scenes.height=256 data.scenes.width=512
     """
-    from latentseg.data.datasets import write_scenes  # noqa: PLC0415
+    from latentseg.data.plain import write_scenes  # noqa: PLC0415
 
     count = write_scenes(load_config("scenes", overrides or []).data, out)
     console.print(f"{count} scenes in {out}", markup=False, highlight=False)
+
+
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[
+        str, typer.Argument(help="A folder of images and labels, a preset, or a YAML file.", metavar="PHOTOS_OR_PRESET")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for images/, masks/ and classes.txt.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write a data set of any layout in the plain one: images as they are, masks as PNG of class ids.
+
+    For example: latentseg data convert coco photos
+    """
+    from latentseg.data.plain import convert  # noqa: PLC0415
+
+    images, masks = convert(load_source(source, overrides or []).data, out)
+    console.print(f"{images} images and {masks} masks in {out}", markup=False, highlight=False)
+
+
+@data_app.command("show")
+def data_show(
+    source: Annotated[
+        str, typer.Argument(help="A folder of images and labels, a preset, or a YAML file.", metavar="PHOTOS_OR_PRESET")
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Print sizes of images, pixels per class, and which classes a draw of labels covers.
+
+    For example: latentseg data show photos, or: latentseg data show camvid data.root=CamVid seed=1
+    """
+    from latentseg.data.show import show_set  # noqa: PLC0415
+
+    for table in show_set(load_source(source, overrides or [])):
+        show(table)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from latentseg.config import DataConfig
-from latentseg.data.colors import color_classes, voc_color
+from latentseg.data.colors import color_classes, color_entries, voc_color
 from latentseg.data.datasets import open_dataset
 from latentseg.data.masks import pack
 from latentseg.errors import DataError, UserError
@@ -118,3 +118,11 @@ def test_index_reads_ids_whatever_their_colours(folder_set: Callable[..., Path])
     one, other = (open_dataset(DataConfig(root=root, color_map=name)) for name in ("index", None))
     item = one.items("train")[0]
     np.testing.assert_array_equal(one.read_targets(item), other.read_targets(item))
+
+
+def test_a_label_map_of_voc_may_have_parts_and_actions(tmp_path: Path) -> None:
+    path = tmp_path / "labelmap.txt"
+    path.write_text(
+        "# label:color_rgb:parts:actions\nperson:0,0,255:hand,foot:jumping,running\ntraffic light:1,2,3::\n"
+    )
+    assert color_entries(path) == [((0, 0, 255), "person"), ((1, 2, 3), "traffic light")]

@@ -9,9 +9,10 @@ from latentseg import losses
 from latentseg.config import DataConfig, ScenesConfig
 from latentseg.data import images
 from latentseg.data.colors import VOC_CLASSES, voc_color
-from latentseg.data.datasets import Item, open_dataset, write_scenes
+from latentseg.data.datasets import Item, open_dataset
 from latentseg.data.images import read_rgb
 from latentseg.data.masks import MaskValues, read_mask
+from latentseg.data.plain import write_scenes
 from latentseg.errors import DataError, UserError
 
 

@@ -65,7 +65,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     def evaluate(folder: Path, split: str, overrides: list[str]) -> SimpleNamespace:
         calls.append((" ".join([split, *overrides]), folder.name))
-        scores = {"miou": 0.5, "iou": [0.5, None], "pixel_accuracy": 0.75, "absent": 1}
+        scores = {"miou": 0.5, "iou": [0.5, None] + [None] * 17, "pixel_accuracy": 0.75, "absent": 1}
         return SimpleNamespace(to_json=lambda: json.dumps({"step": 2, "scores": scores}))
 
     monkeypatch.setattr(work, "train", train)

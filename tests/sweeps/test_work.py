@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from latentseg.config import Config
-from latentseg.data.datasets import write_scenes
+from latentseg.data.plain import write_scenes
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.presets import dump_config, load_config

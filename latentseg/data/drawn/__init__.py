@@ -1,0 +1,1 @@
+"""Masks that are drawn from annotations: COCO, LabelMe, Label Studio."""

@@ -1,0 +1,50 @@
+"""Outlines and boxes drawn into a mask, as LabelMe's own converter draws them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+LINE_WIDTH, POINT_SIZE = 10, 5  # pixels, as LabelMe's converter
+
+
+class Canvas:
+    """A mask in the making; what is drawn later lies on top.
+
+    Args:
+        size: Height and width.
+        fill: Value of pixels that nothing covers.
+    """
+
+    def __init__(self, size: tuple[int, int], fill: int = 0) -> None:
+        self._image = Image.new("L", (size[1], size[0]), fill)
+
+    def shape(self, kind: str, points: Sequence[Sequence[float]], value: int) -> bool:
+        """Draw one by its corners (x, y) in pixels; whether it is of a kind that can be drawn."""
+        draw, corners = ImageDraw.Draw(self._image), [(float(x), float(y)) for x, y in points]
+        if kind == "polygon" and len(corners) > 2:
+            draw.polygon(corners, outline=value, fill=value)
+        elif kind == "rectangle" and len(corners) == 2:
+            (left, right), (top, bottom) = (sorted(side) for side in zip(*corners, strict=True))
+            draw.rectangle((left, top, right, bottom), outline=value, fill=value)
+        elif kind == "circle" and len(corners) == 2:
+            (x, y), edge = corners[0], math.dist(*corners)
+            draw.ellipse((x - edge, y - edge, x + edge, y + edge), outline=value, fill=value)
+        elif kind in {"line", "linestrip"} and len(corners) > 1:
+            draw.line(corners, fill=value, width=LINE_WIDTH)
+        elif kind == "point" and len(corners) == 1:
+            x, y = corners[0]
+            draw.ellipse((x - POINT_SIZE, y - POINT_SIZE, x + POINT_SIZE, y + POINT_SIZE), fill=value)
+        else:
+            return False
+        return True
+
+    def paint(self, region: NDArray[np.bool_], value: int, place: tuple[int, int] = (0, 0)) -> None:
+        """Fill a region, shape (h, w), whose upper left pixel lies at a row and a column."""
+        self._image.paste(value, (place[1], place[0]), Image.fromarray(region.astype(np.uint8) * 255))
+
+    def mask(self) -> NDArray[np.uint8]:
+        """The values, shape (H, W)."""
+        return np.array(self._image)

@@ -1,0 +1,180 @@
+"""Masks drawn from annotations are files in the user's cache folder: everything that reads masks reads them, too.
+
+Drawing them as they are read would spare the disk, and ask every reader, check and list of the house to know two kinds
+of masks. They are drawn once, and again where the annotations change.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from latentseg.console import console, track
+from latentseg.data.files import image_files, read_text
+from latentseg.data.templates import split_in
+from latentseg.errors import DataError, UserError
+
+VERSION = 1
+"""Of how masks are drawn; another one draws all of them anew."""
+BACKGROUND = "background"
+"""The class of pixels that no annotation covers, with the id 0."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image with annotations: its mask is what `draw` gives, class ids of shape (H, W), 255 without label."""
+
+    split: str
+    id: str
+    image: Path
+    draw: Callable[[], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the annotations of a data set hold.
+
+    Attributes:
+        classes: Names, in the order of the ids in the drawn masks.
+        drawings: Images with annotations.
+        bare: Further images, without annotations: split, id and file.
+        files: What the masks depend on.
+        notes: What was assumed or left out.
+    """
+
+    classes: tuple[str, ...]
+    drawings: list[Drawing]
+    files: list[Path]
+    bare: list[tuple[str, str, Path]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+
+def drawn_masks(found: Annotations) -> dict[tuple[str, str], Path]:
+    """The files of the drawn masks by split and id; those that are missing are drawn now.
+
+    Raises:
+        DataError: An annotation cannot be drawn.
+        UserError: The cache folder cannot be written.
+    """
+    folder = mask_cache() / _key(found.files)
+    masks = {(each.split, each.id): folder / each.split / f"{each.id}.png" for each in found.drawings}
+    missing = [each for each in found.drawings if not masks[each.split, each.id].is_file()]
+    try:
+        for each in track(missing, "drawing masks") if missing else ():
+            _write(each.draw(), masks[each.split, each.id])
+    except OSError as error:
+        raise UserError(
+            f"masks cannot be drawn to {folder}: {error.strerror}; name another folder by XDG_CACHE_HOME"
+        ) from error
+    if missing:
+        console.print(f"note: {len(missing)} masks drawn to {folder}", markup=False, highlight=False)
+    return masks
+
+
+def mask_cache() -> Path:
+    """Where drawn masks are kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "latentseg" / "masks"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: It is none.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError("cannot be read as JSON", "export it again, or remove it", path, str(error)) from error
+
+
+def json_files(root: Path) -> list[Path]:
+    """JSON files below a folder, hidden ones left out, sorted."""
+    found = (path for path in root.rglob("*.json") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+class ImageIndex:
+    """The image files of a data set by name.
+
+    Args:
+        root: Of the data set.
+        without: Folders whose files are no images.
+    """
+
+    def __init__(self, root: Path, without: Iterable[Path] = ()) -> None:
+        self.root, apart = root, list(without)
+        self.files = [path for path in image_files(root) if not any(path.is_relative_to(each) for each in apart)]
+        self._named: dict[str, list[Path]] = {}
+        for path in self.files:
+            self._named.setdefault(path.name, []).append(path)
+
+    def find(self, name: str, near: Path, split: str = "") -> Path | None:
+        """The file that an annotation names, by the longest part of its path; None if there is none.
+
+        Args:
+            name: As the annotation has it, with or without folders.
+            near: Where the annotation lies: among files of one name, the one beside it.
+            split: Else the one below a folder that bears this in its name.
+
+        Raises:
+            DataError: Several files may be meant.
+        """
+        wanted = Path(name.replace("\\", "/"))
+        found = self._named.get(wanted.name, [])
+        tests: list[Callable[[Path], bool]] = [
+            lambda path: path.as_posix().endswith(f"/{wanted.as_posix().lstrip('./')}"),
+            lambda path: path.is_relative_to(near),
+            lambda path: bool(split) and any(split in part for part in path.relative_to(self.root).parts[:-1]),
+        ]
+        for test in tests:
+            found = [path for path in found if test(path)] or found
+        if len(found) > 1:
+            remedy = "leave one of them, or move the annotations into its folder"
+            raise DataError(f"several images are named {wanted.name}", remedy, found[0], f"as {found[1]}")
+        return found[0] if found else None
+
+    def split_of(self, path: Path) -> str:
+        """The split that its folders name, else train."""
+        return split_in(path.relative_to(self.root).parts[:-1])
+
+    def id_of(self, path: Path) -> str:
+        """Its path below the root, without ending."""
+        return path.relative_to(self.root).with_suffix("").as_posix()
+
+
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """Ids of classes by name: `background` is 0, the others follow in their order.
+
+    Raises:
+        DataError: There are more than 254, or none.
+    """
+    others = [name for name in dict.fromkeys(names) if name.casefold() not in {BACKGROUND, "_background_"}]
+    if not 0 < len(others) < 255:
+        raise DataError(f"annotations of {len(others)} classes", "1 to 254 are possible, and the background")
+    return {BACKGROUND: 0} | {name: number for number, name in enumerate(others, start=1)}
+
+
+def _key(files: list[Path]) -> str:
+    digest = hashlib.blake2b(str(VERSION).encode(), digest_size=8)
+    for path in sorted(files):
+        digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _write(mask: NDArray[np.uint8], path: Path) -> None:
+    """Whole or not at all: other processes may draw the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        Image.fromarray(mask).save(file, "PNG")
+    Path(file.name).replace(path)

@@ -1,0 +1,77 @@
+"""A folder in place of a preset, and `latentseg init`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latentseg.config import Config
+from latentseg.errors import UserError
+from latentseg.presets import load_config, preset_names
+from latentseg.verbs.common import Overrides, console, show
+
+if TYPE_CHECKING:
+    from latentseg.found.choices import Found  # verbs answer before NumPy is there
+
+BASE = "folder"
+"""Preset of what a folder does not decide."""
+
+
+def is_data_folder(source: str) -> bool:
+    """Whether a source is a folder, no preset of that name, and no run folder."""
+    from latentseg.data.files import is_folder  # noqa: PLC0415
+
+    return source not in preset_names() and is_folder(Path(source)) and not (Path(source) / "config.yaml").is_file()
+
+
+def in_place(source: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """A preset and `key=value` that stand for a folder, after a table of what was found in it.
+
+    Raises:
+        DataError: It cannot be read as a data set.
+    """
+    return BASE, [*_look(Path(source), overrides).overrides, *overrides]
+
+
+def load_source(source: str, overrides: list[str]) -> Config:
+    """The configuration of a folder, a preset or a YAML file.
+
+    Raises:
+        UserError: As `load_config`.
+        DataError: As `in_place`.
+    """
+    if is_data_folder(source):
+        source, overrides = in_place(source, overrides)
+    return load_config(source, overrides)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of images and labels.", metavar="PHOTOS")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The YAML file; PHOTOS.yaml if not given.")] = None,
+) -> None:
+    """Look at a folder, and write a YAML file of all that was decided, with the reasons and the alternatives.
+
+    For example: latentseg init photos, then: latentseg train photos.yaml
+    """
+    from latentseg.found.document import document  # noqa: PLC0415
+
+    path = out or Path(f"{folder.resolve().name}.yaml")
+    if path.exists():
+        raise UserError(f"{path} exists and is not overwritten: name another file with --out")
+    found = _look(folder, overrides or [])
+    text = document(found, BASE, overrides or [])
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written: {error.strerror}") from error
+    load_config(path)
+    console.print(f"{path}: look at it, then type: latentseg train {path}", markup=False, highlight=False)
+
+
+def _look(folder: Path, overrides: list[str]) -> "Found":
+    from latentseg.found.recognise import recognise  # noqa: PLC0415
+
+    found = recognise(folder, overrides)
+    show(found.table())
+    return found
