@@ -109,6 +109,19 @@ class MethodConfig(Section):
         return self
 
 
+def _some_count(weights: list[float]) -> list[float]:
+    if not any(weights):
+        raise ValueError("with all weights 0 nothing would be learned from labels; give one above 0")
+    return weights
+
+
+ClassWeights = Annotated[
+    list[Annotated[float, Field(ge=0, le=1000, strict=True)]],
+    Field(min_length=2, max_length=255),
+    AfterValidator(_some_count),
+]
+
+
 class OptimConfig(Section):
     """Optimisers and schedules (section 3 of the paper)."""
 
@@ -128,6 +141,9 @@ class OptimConfig(Section):
     """Learning rate of the discriminator (Adam)."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     """Betas of the discriminator's Adam."""
+    class_weights: Literal["balanced"] | ClassWeights | None = None
+    """Weights of the classes in the labelled cross-entropy, in the order of their ids; balanced: the median share of
+    pixels over each one's own, in the images that show it (arXiv:1411.4734); null: all count the same."""
     power: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.9
     """Exponent of the polynomial decay of all rates, per step."""
 
