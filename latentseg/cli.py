@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from latentseg import __version__
+from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
@@ -50,6 +51,9 @@ def train(
     origin: Annotated[
         Path | None, typer.Option("--from", help="A run whose weights a new run begins with, and its options if alone.")
     ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time for it, such as 20m or 1h30m, instead of steps: a few are timed for that.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
     ] = False,
@@ -68,6 +72,8 @@ def train(
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
     config = looked_at(load_config(source, overrides, of_run))
+    if time:
+        config = _within(config, time, resume, overrides)
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
@@ -79,6 +85,17 @@ def train(
     result = run_training(config, run, resume, origin)
     if is_first():
         console.print(f"run folder: {result.folder}", markup=False, highlight=False)
+
+
+def _within(config: Config, time: str, resume: bool, overrides: list[str]) -> Config:
+    """The configuration with the steps that fit into a time, which is told."""
+    if resume or any(override.partition("=")[0].strip() == "steps" for override in overrides):
+        raise UserError("--time chooses the steps of a new run: leave out --resume and steps=N, or --time")
+    from latentseg.training.budget import seconds_of, steps_within  # noqa: PLC0415
+
+    config, text = steps_within(config, seconds_of(time))
+    Console(stderr=True, soft_wrap=True).print(f"--time {time}: {text}", markup=False, highlight=False)
+    return config
 
 
 @app.command()
