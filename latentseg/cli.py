@@ -84,6 +84,9 @@ def train(
 
     result = run_training(config, run, resume, origin)
     if is_first():
+        from latentseg.training.summary import summary  # noqa: PLC0415
+
+        Console(stderr=True, soft_wrap=True).print(summary(result))
         console.print(f"run folder: {result.folder}", markup=False, highlight=False)
 
 

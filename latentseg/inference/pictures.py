@@ -83,6 +83,20 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` indices, spread evenly over 0..count-1."""
+    if count <= wanted:
+        return list(range(count))
+    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
+
+
+def small_png(pixels: NDArray[np.uint8]) -> bytes:
+    """An image (H, W, 3) as PNG, as small as it gets, in more time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a killed process leaves all of it or nothing under its name.
 

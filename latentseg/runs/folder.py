@@ -8,6 +8,7 @@ split/             labeled.txt and unlabeled.txt, as drawn
 metrics.jsonl      one line per logged step or validation
 LOCK               while a process trains it
 tensorboard/       the same for TensorBoard
+pictures/          image, truth and prediction at the last validation and at the best one
 checkpoints/       the last two, the best, and index.json
 evaluation-*.json  scores
 """
@@ -35,6 +36,8 @@ from latentseg.errors import RunError, UserError
 from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.presets import differences, dump_config, load_config, load_run
 
+PICTURES = "pictures"
+"""Name of the folder of pictures in the run folder."""
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
 
