@@ -115,7 +115,9 @@ class DeepLabResNet(nn.Module):
         self.first_dilated = first_dilated
         for stage, (own, before) in ((self.layer3, (2, 1)), (self.layer4, (4, 2))):
             dilation = own if first_dilated else before
-            stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
+            first = stage[0]
+            assert isinstance(first, Bottleneck)
+            first.conv2.dilation = first.conv2.padding = (dilation, dilation)
 
     def get_extra_state(self) -> Tensor:
         """Place of the stride and of the dilations, as it travels in the state dict."""

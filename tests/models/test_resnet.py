@@ -145,4 +145,6 @@ def test_stride_and_dilations_travel_together(stride_at: StrideAt, first_dilated
     fresh = tiny((1, 1, 1, 1))
     fresh.load_state_dict(source.state_dict())
     assert (fresh.stride_at, fresh.first_dilated) == (stride_at, first_dilated)
-    assert fresh.layer4[0].conv2.dilation == ((4, 4) if first_dilated else (2, 2))
+    first = fresh.layer4[0]
+    assert isinstance(first, Bottleneck)
+    assert first.conv2.dilation == ((4, 4) if first_dilated else (2, 2))

@@ -14,7 +14,7 @@ from torchvision.models.segmentation import (
 from latentseg.config import ModelConfig
 from latentseg.errors import RunError, UserError
 from latentseg.models.segmenter import build_segmenter
-from latentseg.presets import weights
+from latentseg.presets import preset_names, weights
 from latentseg.presets.weights import KNOWN, fetch, needed, used_by
 
 NAME = "deeplabv3_resnet50_coco"
@@ -31,6 +31,8 @@ def theirs() -> nn.Module:
     net: nn.Module = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return net
@@ -123,7 +125,7 @@ def test_every_preset_is_served() -> None:
     users = used_by()
     assert users["resnet101_coco"] == ["cityscapes", "voc", "voc_advsemiseg"]
     assert users["dinov2_small"] == ["cityscapes_match_dinov2", "voc_match_dinov2"]
-    assert sum(len(presets) for presets in users.values()) == len(weights.preset_names())
+    assert sum(len(presets) for presets in users.values()) == len(preset_names())
     assert needed(config_for()) == NAME
     assert needed(ModelConfig(encoder="resnet18", weights_kind="timm")) is None
     assert KNOWN["lite0"].state() == "here"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from latentseg.cli import app
 from latentseg.errors import RunError
 from latentseg.presets import dump_config
+from latentseg.presets.weights import KNOWN
 from latentseg.runs.listing import list_runs
 from latentseg.verbs import machine
 
@@ -83,10 +85,9 @@ def test_the_doctor_tells_versions_devices_and_what_is_missing(monkeypatch: pyte
     assert "weights lite0" in found
     assert found["weights lite0"].found.endswith(".pth")
     assert found["weights lite0"].remedy == ""
-    real = machine.find_spec
-    monkeypatch.setattr(machine, "find_spec", lambda name: None if name == "av" else real(name))
+    monkeypatch.setattr(machine, "find_spec", lambda name: None if name == "av" else find_spec(name))
     monkeypatch.setattr(machine, "PACKAGES", ("torch", "no-such-package"))
-    monkeypatch.setitem(machine.KNOWN, "lite0", machine.KNOWN["resnet101_coco"])
+    monkeypatch.setitem(KNOWN, "lite0", KNOWN["resnet101_coco"])
     output = CliRunner().invoke(app, ["doctor"]).output
     assert "[video]" in output
     assert "[video]: pip install 'latentseg[video]' (for prediction of videos)\n" in output
