@@ -34,7 +34,8 @@ from latentseg.methods.base import Networks
 from latentseg.methods.latent import Latent
 from latentseg.models.segmenter import Output
 from latentseg.presets import load_config
-from latentseg.runs.folder import finite_or_none, open_run
+from latentseg.runs.folder import open_run
+from latentseg.runs.metrics import finite_or_none
 from latentseg.sweeps.files import read_sweep
 from latentseg.training.trainer import Trainer
 

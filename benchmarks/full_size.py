@@ -32,7 +32,7 @@ from torchvision.models import resnet101
 from latentseg.data.colors import VOC_CLASSES
 from latentseg.presets import differences, load_config
 from latentseg.runs.checkpoints import Checkpoints
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 
 RESULT = Path(__file__).with_suffix(".json")
 TRAIN, VAL = 24, 2

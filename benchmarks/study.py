@@ -29,7 +29,7 @@ from latentseg.errors import UserError
 from latentseg.methods.table import METHODS, readers
 from latentseg.presets import only_read
 from latentseg.presets.plain import read_yaml_file
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 from latentseg.sweeps.cells import Cell, Sweep, read_done
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.run import run_sweep

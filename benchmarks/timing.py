@@ -47,7 +47,7 @@ from latentseg.data.transforms import draw_view, view_image, view_targets
 from latentseg.engine import full_speed
 from latentseg.methods.base import Losses, Networks
 from latentseg.presets import load_config, only_read
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 from latentseg.training.trainer import Trainer
 
 LATE = ["method.consistency_start=0", "method.ema_alpha=0.1"]

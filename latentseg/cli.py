@@ -10,14 +10,16 @@ import typer
 from rich.console import Console
 
 from latentseg import __version__
+from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.common import Overrides, Source, console, looked_at, show
 from latentseg.verbs.data import data_app
 from latentseg.verbs.folders import in_place, init, is_data_folder
+from latentseg.verbs.look import doctor, runs, weights
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.command()(init)
 
@@ -58,6 +60,9 @@ def train(
     folds: Annotated[
         int | None, typer.Option(help="Train so many runs, each holding out another part of the labels.", min=2)
     ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time for it, such as 20m or 1h30m, instead of steps: a few are timed for that.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take a few steps, tell time, memory and disk of it all, leave nothing.")
     ] = False,
@@ -79,6 +84,8 @@ def train(
     elif is_data_folder(source):
         source, overrides = in_place(source, overrides)
     config = looked_at(load_config(source, overrides, of_run))
+    if time:
+        config = _within(config, time, resume, overrides)
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 
@@ -96,7 +103,21 @@ def train(
 
     result = run_training(config, run, resume, origin)
     if is_first():
+        from latentseg.training.summary import summary  # noqa: PLC0415
+
+        Console(stderr=True, soft_wrap=True).print(summary(result))
         console.print(f"run folder: {result.folder}", markup=False, highlight=False)
+
+
+def _within(config: Config, time: str, resume: bool, overrides: list[str]) -> Config:
+    """The configuration with the steps that fit into a time, which is told."""
+    if resume or any(override.partition("=")[0].strip() == "steps" for override in overrides):
+        raise UserError("--time chooses the steps of a new run: leave out --resume and steps=N, or --time")
+    from latentseg.training.budget import seconds_of, steps_within  # noqa: PLC0415
+
+    config, text = steps_within(config, seconds_of(time))
+    Console(stderr=True, soft_wrap=True).print(f"--time {time}: {text}", markup=False, highlight=False)
+    return config
 
 
 @app.command()
@@ -265,6 +286,10 @@ def quickstart(
     from latentseg.quickstart import quickstart as run_quickstart  # noqa: PLC0415
 
     run_quickstart(out, overrides or [])
+
+
+for _verb in (runs, weights, doctor):
+    app.command()(_verb)
 
 
 def main() -> None:

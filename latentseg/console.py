@@ -37,13 +37,16 @@ class _Lines:
             return  # too short to speak of
         self.last = now
         speed = (now - self.began) / max(1, done - self.start)
-        left = f"  {speed * (total - done):.0f} s left" if total is not None else ""
+        left = f"  {duration(speed * (total - done))} left" if total is not None else ""
         console.print(f"{what} {done}/{total or '?'}  {figures}{left}", highlight=False, markup=False)
 
 
+Show = Callable[[int, dict[str, float], float, float | None], None]
+
+
 @contextmanager
-def track_steps(steps: int, start: int, shown: bool = True) -> Iterator[Callable[[int, dict[str, float], float], None]]:
-    """Show training steps. Yields `show(done, losses by name, images per second)`.
+def track_steps(steps: int, start: int, shown: bool = True) -> Iterator[Show]:
+    """Show training steps in one line. Yields `show(done, losses by name, images per second, mIoU so far or None)`.
 
     Args:
         steps: Of the run.
@@ -51,14 +54,16 @@ def track_steps(steps: int, start: int, shown: bool = True) -> Iterator[Callable
         shown: False shows nothing: one of several processes speaks for all.
     """
     if not shown:
-        yield lambda _done, _figures, _rate: None
+        yield lambda _done, _figures, _rate, _score: None
         return
     lines = _Lines(start)
     with _bar("training") as bar:
         task = bar.add_task("training", total=steps, completed=start, figures="")
 
-        def show(done: int, figures: dict[str, float], rate: float) -> None:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + f"  {rate:.1f} images/s"
+        def show(done: int, figures: dict[str, float], rate: float, score: float | None) -> None:
+            told = "" if score is None else f"mIoU {100 * score:.2f}  "
+            text = told + "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            text += f"  {rate:.1f} images/s"
             bar.update(task, completed=done, figures=text)
             lines.show("step", done, steps, text)
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -61,6 +62,19 @@ def choose_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory of a GPU, or of this machine, or what its container may use of it; None where nothing tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        given = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    except (AttributeError, OSError, ValueError):
+        return None
+    return min(whole, int(given)) if given.isdigit() else whole
 
 
 def choose_precision(config: Config, device: torch.device) -> Precision:

@@ -22,7 +22,9 @@ def probabilities(logits: Tensor) -> Tensor:
     return _at_least_float32(logits).softmax(1)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor, targets: Tensor, count: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Mean cross-entropy in nats over the labelled pixels.
 
     arXiv:1912.12936, Eq. 4, as a mean instead of a sum.
@@ -31,8 +33,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, count: Tensor | None = None) 
         logits: Semantic logits, shape (N, C, H, W).
         targets: Class ids in 0..C-1, shape (N, H, W), int64; 255 is ignored.
         count: What the sum is divided by; the number of labelled pixels if None.
+        weights: Of the classes, shape (C,): each pixel counts as its class does; 1 each if None.
     """
-    total = F.cross_entropy(_at_least_float32(logits), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    maps = _at_least_float32(logits)
+    weights = None if weights is None else weights.to(maps.dtype)
+    total = F.cross_entropy(maps, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum")
     return _over(total, (targets != IGNORE_INDEX).sum() if count is None else count)
 
 

@@ -12,7 +12,7 @@ from latentseg.inference.evaluate import Evaluation, evaluate
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.presets import load_config
 from latentseg.report.figures import colorize, image_grid
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 from latentseg.sweeps.cells import training_seconds
 from latentseg.training.loop import train
 

@@ -11,6 +11,7 @@ from PIL import Image
 from latentseg.config import InferenceConfig
 from latentseg.data.colors import distinct_palette
 from latentseg.inference.model import Model
+from latentseg.inference.predict import LEGENDS
 from latentseg.presets import load_config
 from latentseg.runs.folder import Run
 from latentseg.training.loop import train
@@ -59,4 +60,5 @@ def photo(height: int = 37, width: int = 53, seed: int = 0) -> NDArray[np.uint8]
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Names of all files below a folder of results, but the legends."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - set(LEGENDS)

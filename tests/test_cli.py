@@ -125,7 +125,7 @@ def test_round_trip_by_process(tmp_path: Path) -> None:
     done = start("predict", str(folder), str(images), "--out", str(out), "--set", "inference.scales=[0.5,1]")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"9 images in {out}\n"
-    assert len(list(out.rglob("*.png"))) == 27
+    assert len(list(out.rglob("*.png"))) == 27 + 2  # the legends
     with Image.open(out / "index" / "val" / "1.png") as index:
         assert index.size == (48, 32)
         assert int(np.array(index).max()) < 19

@@ -11,10 +11,10 @@ def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(console, "console", Console(stderr=True, soft_wrap=True, force_terminal=False))
     assert list(console.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
     with console.track_steps(4, 2) as show:
-        show(3, {"ce": 0.5}, 7.0)
+        show(3, {"ce": 0.5}, 7.0, 0.4321)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["reading 1/3", "reading 2/3", "reading 3/3", "step 3/4"]
-    assert "ce 0.5" in lines[-1]
+    assert "mIoU 43.21  ce 0.5" in lines[-1]
     assert "7.0 images/s" in lines[-1]
     assert all("s left" in line for line in lines)
 

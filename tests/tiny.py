@@ -11,7 +11,8 @@ from latentseg.config import Config
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.presets import load_config, only_read
-from latentseg.runs.folder import open_run, read_metrics
+from latentseg.runs.folder import open_run
+from latentseg.runs.metrics import read_metrics
 from latentseg.training.trainer import State, build_state
 
 # A network of the real kind, from random weights, on views as small as the discriminator takes.

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from latentseg.errors import RunError
 from latentseg.runs.checkpoints import Checkpoints
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 
 STEPS = 24
 OPTIONS = [

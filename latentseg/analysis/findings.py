@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from latentseg.analysis import stats
 from latentseg.analysis.stats import Real, Rows
-from latentseg.runs.folder import finite_or_none
+from latentseg.runs.metrics import finite_or_none
 
 TextTable = list[list[str]]
 """A table as text, the header first; the first entry of a row is its name."""

@@ -36,6 +36,8 @@ class InferenceConfig(Section):
     """whole: pad to this height and width where it is larger (AdvSemiSeg on VOC: 505); only as needed if null."""
     batch_size: Annotated[int, Field(gt=0, le=4096, strict=True)] | None = None
     """Images of equal size predicted at once; null: small ones several, up to 2^18 pixels on a CPU, 2^22 on a GPU."""
+    unpainted: Annotated[list[str] | None, Mark.RUNTIME] = None
+    """Classes that an overlay leaves as the photograph; null: background, _background_, unlabelled, unlabeled."""
     miou_over: Literal["occurring", "hit", "all"] = "occurring"
     """Classes in the mean: in truth or prediction; with a true positive (AdvSemiSeg); all, absent as 0 (UniMatch)."""
 

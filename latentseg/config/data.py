@@ -53,6 +53,9 @@ class DataConfig(Section):
     """Seed of the draw of labelled images; the run's seed if null."""
     every_class: bool | None = None
     """Images of missing classes replace the last ones of a draw. Null: in draws of fewer than 200; true: or refuse."""
+    balance: Share = 0.0
+    """Balanced draw: labelled images with a class that fewer than this share of them show come more often, up to
+    sqrt(balance / share) times an epoch (arXiv:1908.03195). 0: each once."""
     unlabeled: list[PathText] = []
     """Further folders of unlabelled images, searched recursively; no mask needed."""
     train_list: PathText | None = None
@@ -129,6 +132,10 @@ class AugmentConfig(Section):
     """Saturation is multiplied by 1 +- this."""
     hue: Annotated[float, Field(ge=0, le=0.5, strict=True), Mark.FEATURES] = 0.0
     """Hue is turned by +- this, in turns."""
+    rotate: Annotated[float, Field(ge=0, le=180, strict=True), Mark.FEATURES] = 0.0
+    """Turned by +- this, in degrees; what comes into sight is padding. 180 where no direction is up (aerial images)."""
+    flip: Annotated[Share, Mark.FEATURES] = 0.0
+    """Probability of a vertical flip: top and bottom change places."""
     scale_step: Annotated[Annotated[float, Field(ge=0.01, le=8, strict=True)] | None, Mark.FEATURES] = None
     """Step between scales, from the lowest to the highest (AdvSemiSeg's code: 0.1); any in the range if null."""
     views: Views | None = None

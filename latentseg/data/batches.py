@@ -4,20 +4,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from latentseg.config import AugmentConfig, Config
+from latentseg.data.balance import class_pixels, repetitions
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import Features, FeatureStore
 from latentseg.data.images import IGNORE_INDEX
+from latentseg.data.order import indices
 from latentseg.data.splits import Split
 from latentseg.data.transforms import (
     View,
@@ -33,7 +33,7 @@ from latentseg.methods.table import METHODS
 from latentseg.signals import leave_signals_to_parent
 
 LABELED, UNLABELED, REAL = 0, 1, 2  # streams
-ORDER, VIEW, FIXED_VIEW = 0, 1, 2  # what a seed is for: the order of an epoch, or the view of one image;
+VIEW, FIXED_VIEW = 1, 2  # what a seed is for (0: the order of an epoch): the view of one image;
 STRONG, STEP, GLOBAL = 3, 4, 5  # a strong view of it, what a method draws in a step, what the networks draw in it
 
 
@@ -89,35 +89,12 @@ class Batch:
         return len(self.targets) + (0 if self.unlabeled_valid is None else len(self.unlabeled_valid))
 
 
-def indices(seed: int, stream: int, length: int, batch_size: int, step: int) -> list[tuple[int, int]]:
-    """Epoch and index of each image of a batch.
-
-    The permutations of all epochs stand one after the other, and step k takes the k-th piece of `batch_size`: batches
-    straddle epochs, and no image is dropped. Fewer images than a batch repeat within it.
-
-    Args:
-        seed: Seed of the run.
-        stream: LABELED or UNLABELED; each has its own order.
-        length: Number of images in the stream.
-        batch_size: Images in a batch.
-        step: Number of the step, from 0.
-    """
-    places = range(step * batch_size, (step + 1) * batch_size)
-    return [
-        (place // length, int(_permutation(seed, stream, length, place // length)[place % length])) for place in places
-    ]
-
-
-@lru_cache(maxsize=64)
-def _permutation(seed: int, stream: int, length: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([ORDER, seed, stream, epoch]).permutation(length)
-
-
 class Place(NamedTuple):
-    """One image of a batch: its item, the epoch of its stream, and its number among the stream's items."""
+    """One image of a batch: its item, and its number among the stream's items."""
 
     item: Item
     epoch: int
+    """How often it was shown before: the epoch of its stream, unless an epoch shows it several times."""
     number: int
     views: int | None
     """How many different views it has; None: a new one each epoch."""
@@ -136,12 +113,20 @@ WHOLE = Part()
 """The one process that takes all of each batch."""
 
 
-def places(config: Config, stream: int, items: list[Item], step: int, part: Part = WHOLE) -> list[Place]:
-    """What a stream of these items shows one process at a step."""
-    drawn = indices(config.seed, stream, len(items), config.batch_size, step)
+def places(
+    config: Config, stream: int, items: list[Item], step: int, part: Part = WHOLE, times: list[int] | None = None
+) -> list[Place]:
+    """What a stream of these items shows one process at a step; `times`: how often an epoch shows each, once if None.
+
+    An image that is shown again is another view, as in a later epoch.
+    """
+    times = times or [1] * len(items)
+    shown = [(number, again) for number, often in enumerate(times) for again in range(often)]
+    drawn = indices(config.seed, stream, len(shown), config.batch_size, step)
     own = config.batch_size // part.world
     views = views_of(stream, config.augment, len(items))
-    return [Place(items[index], epoch, index, views) for epoch, index in drawn[part.rank * own : (part.rank + 1) * own]]
+    here = [(epoch, *shown[index]) for epoch, index in drawn[part.rank * own : (part.rank + 1) * own]]
+    return [Place(items[number], epoch * times[number] + again, number, views) for epoch, number, again in here]
 
 
 def view_at(config: Config, stream: int, place: Place, height: int, width: int) -> View:
@@ -211,6 +196,8 @@ class StepDataset(TorchDataset[Batch]):
         self.part, self.row = part, METHODS[config.method.name]
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
+        balance = config.data.balance
+        self._times = repetitions(class_pixels(dataset, split.labeled), balance) if balance else None
 
     def __len__(self) -> int:
         return self.config.steps
@@ -228,7 +215,8 @@ class StepDataset(TorchDataset[Batch]):
         return Batch(labeled.images, labeled.targets, unlabeled.images, unlabeled.valid, real, unlabeled.strong, seed)
 
     def _stream(self, stream: int, items: list[Item], step: int) -> Shown:
-        drawn = places(self.config, stream, items, step, self.part)
+        times = None if stream == UNLABELED else self._times
+        drawn = places(self.config, stream, items, step, self.part, times)
         if self.stores is not None:
             return self._stored(self.stores, stream, drawn)
         images, labels, valid, strong = zip(*(self._shown(stream, place) for place in drawn), strict=True)

@@ -25,6 +25,8 @@ from latentseg.runs.locks import hold
 if TYPE_CHECKING:
     from latentseg.models.segmenter import Segmenter  # data knows no model: it is handed one that encodes
 
+LATER = {"augment.rotate": 0.0, "augment.flip": 0.0}
+"""Options that came later, and the values without effect, by which the stores from before are found."""
 VERSION = 1
 """Of what a store holds; another one makes all stores anew."""
 FLUSH_EVERY = 100
@@ -163,6 +165,7 @@ def _key(config: Config, segmenter: "Segmenter", images: list[Item], views: int)
     depends = tuple(marked(Mark.FEATURES))
     every = flat(config.model_dump(mode="json"))
     options = {key: value for key, value in every.items() if key in depends or key.startswith("data.scenes.")}
+    options = {key: value for key, value in options.items() if key not in LATER or value != LATER[key]}
     content: dict[str, Any] = {
         "version": VERSION,
         "views": views,

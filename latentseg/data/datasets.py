@@ -12,6 +12,7 @@ from latentseg.data.colors import distinct_palette, mask_meaning
 from latentseg.data.files import IMAGE_SUFFIXES
 from latentseg.data.images import IGNORE_INDEX, read_rgb, resized, resized_ids
 from latentseg.data.layouts import Item, Layout, hold_out, open_layout
+from latentseg.data.masks import own_palette
 from latentseg.data.pairs import read_pair, read_values
 from latentseg.errors import DataError, UserError
 from latentseg.scenes.draw import draw_scene
@@ -33,8 +34,12 @@ class Dataset:
         self.classes = _class_names(layout, config)
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
         _refuse_ignored_classes(self.classes, values, [] if config.class_map else config.ignored_values)
+        colors = layout.colors
+        if not colors and config.color_map is None:
+            train = layout.splits.get("train", [])
+            colors = own_palette([item.mask for item in train if item.mask is not None])
         self._read_mask, self._values, self.palette = mask_meaning(
-            config, self.classes, layout.values, layout.colors, layout.root
+            config, self.classes, layout.values, colors, layout.root
         )
         self._splits = hold_out(layout.splits, config.holdout, config.fold)
         self._cache: dict[tuple[Item, str], NDArray[np.uint8]] = {}

@@ -1,7 +1,7 @@
 """How a mask file becomes the values that its samples hold, and what these values stand for."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.opening import check_sums, opened, orientation, raw_mode, tiff_tag, turned
 from latentseg.errors import DataError
 
+PALETTES, PLAIN = 32, 3
+"""Masks that are looked at for a palette; masks without one after which no further are."""
 LOSSLESS = frozenset({"PNG", "BMP", "TIFF"})
 LOSSY_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
 AS_PNG = "save masks as PNG, one class id per pixel"
@@ -78,6 +80,23 @@ def used_colors(path: Path) -> dict[int, RGB]:
         used = np.flatnonzero(np.bincount(np.array(mask).ravel(), minlength=256))
         flat = mask.getpalette("RGB") or []
         return {int(i): (flat[3 * i], flat[3 * i + 1], flat[3 * i + 2]) for i in used if 3 * i + 2 < len(flat)}
+
+
+def own_palette(masks: Sequence[Path]) -> dict[int, RGB]:
+    """Colours that the palettes of a sample of masks give to the values in them, the first mask's where they disagree.
+
+    Empty if the first ones have no palette, or one that shows nothing: values as greys, or two in one colour.
+    """
+    found: dict[int, RGB] = {}
+    for number, path in enumerate(masks[:: max(1, len(masks) // PALETTES)][:PALETTES]):
+        try:
+            found = used_colors(path) | found
+        except DataError:  # the data check tells of it
+            continue
+        if number >= PLAIN and not found:
+            break
+    greys = all(color == (value,) * 3 for value, color in found.items())
+    return {} if greys or len(set(found.values())) < len(found) else found
 
 
 class Palettes:

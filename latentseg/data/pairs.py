@@ -57,9 +57,9 @@ def check_headers(path: Path, mask: Path | None) -> None:
     Raises:
         DataError: A file is missing or no image, or the sizes differ.
     """
-    size, stored = _header(path)
+    size, stored = header(path)
     if mask is not None:
-        drawn, _ = _header(mask)
+        drawn, _ = header(mask)
         if drawn != size and (stored < 5 or drawn != size[::-1]):
             raise _differ(size, drawn, (path, mask))
 
@@ -70,22 +70,26 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is missing or no image.
     """
-    height, width = _header(path)[0]
+    height, width = header(path)[0]
     return width, height
 
 
-def _values(path: Path, mask: Path, read: Read) -> tuple[Raw, str | None]:
-    raw = read(mask)
-    size, stored = _header(path)
-    return _fitted(raw, stored, size, (path, mask), lambda: read_rgb(path))
+def header(path: Path) -> tuple[tuple[int, ...], int]:
+    """Height and width of an image when it is upright, and the EXIF orientation of its pixels.
 
-
-def _header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Height and width of an image when it is upright, and the EXIF orientation of its pixels."""
+    Raises:
+        DataError: The file is missing or no image.
+    """
     with opened(path) as image:
         stored = orientation(image)
         size = image.size if stored >= 5 and image.format != "TIFF" else image.size[::-1]  # Pillow says a TIFF's turned
         return size, stored
+
+
+def _values(path: Path, mask: Path, read: Read) -> tuple[Raw, str | None]:
+    raw = read(mask)
+    size, stored = header(path)
+    return _fitted(raw, stored, size, (path, mask), lambda: read_rgb(path))
 
 
 def _fitted(

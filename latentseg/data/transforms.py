@@ -1,4 +1,4 @@
-"""Random views of training images: scale, crop, mirror, optional photometric changes; and strong views of views."""
+"""Random views of training images: scale, crop, turn, mirror, optional photometric changes; strong views of views."""
 
 import math
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -28,6 +29,10 @@ class View(NamedTuple):
     """Whether it is mirrored."""
     colors: tuple[float, ...]
     """Draws in 0..1 for brightness, contrast, saturation and hue."""
+    turn: float = 0.0
+    """Degrees by which the part that is kept is turned about its centre, anticlockwise, before it is mirrored."""
+    upside: bool = False
+    """Whether top and bottom change places."""
 
 
 class Strong(NamedTuple):
@@ -51,12 +56,13 @@ def draw_view(height: int, width: int, augment: AugmentConfig, rng: np.random.Ge
     All random numbers are drawn in one fixed order whatever the options are, so switching one option leaves the
     others' outcome as it was.
     """
-    scale, top, left, mirror, *colors = rng.random(8).tolist()
+    scale, top, left, mirror, *colors, turn, upside = rng.random(10).tolist()
     factor = _factor(augment, scale)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     shown = (min(size[0], augment.crop[0]), min(size[1], augment.crop[1]))
     y, x = int(top * (size[0] - shown[0] + 1)), int(left * (size[1] - shown[1] + 1))
-    return View(size, (y, x, *shown), mirror < augment.mirror, tuple(colors))
+    degrees = (2 * turn - 1) * augment.rotate
+    return View(size, (y, x, *shown), mirror < augment.mirror, tuple(colors), degrees, upside < augment.flip)
 
 
 def draw_strong(rng: np.random.Generator) -> Strong:
@@ -82,7 +88,11 @@ def view_image(
         scaled = functional.resize(scaled, list(view.size), InterpolationMode.BILINEAR)
     top, left, height, width = view.window
     window = scaled.numpy()[:, top : top + height, left : left + width]
-    pixels = torch.from_numpy((window[..., ::-1] if view.flip else window).copy())
+    if view.turn:
+        fill = np.rint(np.array(mean) * 255).astype(np.uint8)
+        whole = np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
+        window = _turned(whole, view, fill.tolist(), Image.Resampling.BILINEAR).transpose(2, 0, 1)
+    pixels = torch.from_numpy(_mirrored(window, view).copy())
     pixels = _recolored(pixels, augment, view.colors)
     shown = np.empty((3, *augment.crop), np.float32)
     np.divide(pixels.numpy(), np.float32(255), out=shown[:, :height, :width])
@@ -113,28 +123,58 @@ def strong_image(weak: Tensor, view: View, draws: Strong, strong: StrongConfig) 
         lowest, highest = BLUR_SIGMAS
         pixels = _blurred(pixels, lowest + draws.sigma * (highest - lowest))
     shown = weak.clone()
-    shown[:, :height, :width] = pixels.float() / 255
+    changed = pixels.float() / 255
+    valid = _window_valid(view)
+    shown[:, :height, :width] = changed if valid is None else changed.where(valid, weak[:, :height, :width])
     return shown
 
 
 def view_targets(targets: NDArray[np.uint8], view: View, augment: AugmentConfig) -> Tensor:
     """The view of class ids (H, W), uint8: int64, shape (h, w), 255 where there is no label."""
     top, left, height, width = view.window
-    rows = _nearest(targets.shape[0], view.size[0])[top : top + height]
-    columns = _nearest(targets.shape[1], view.size[1])[left : left + width]
-    ids = targets.take(rows, axis=0).take(columns[::-1] if view.flip else columns, axis=1)
+    rows, columns = (_nearest(length, scaled) for length, scaled in zip(targets.shape, view.size, strict=True))
+    if view.turn:
+        whole = targets.take(rows, axis=0).take(columns, axis=1)
+        window = _turned(whole, view, IGNORE_INDEX, Image.Resampling.NEAREST)
+    else:
+        window = targets.take(rows[top : top + height], axis=0).take(columns[left : left + width], axis=1)
     labels = torch.empty(augment.crop, dtype=torch.int64)
-    labels[:height, :width] = torch.from_numpy(ids)
+    labels[:height, :width] = torch.from_numpy(_mirrored(window, view).copy())
     labels[height:], labels[:height, width:] = IGNORE_INDEX, IGNORE_INDEX
     return labels
 
 
 def view_valid(view: View, augment: AugmentConfig) -> Tensor:
-    """Where the image shows, bool, shape (h, w): False in the padding at the right and the bottom."""
+    """Where the image shows, bool, shape (h, w): False in the padding, at the right, the bottom and turned corners."""
     _, _, height, width = view.window
     valid = torch.zeros(augment.crop, dtype=torch.bool)
-    valid[:height, :width] = True
+    turned = _window_valid(view)
+    valid[:height, :width] = True if turned is None else turned
     return valid
+
+
+def _window_valid(view: View) -> Tensor | None:
+    """Where the part of a view that is kept shows image, bool, shape (height, width); None: everywhere."""
+    if not view.turn:
+        return None
+    inside = _turned(np.ones(view.size, np.uint8), view, 0, Image.Resampling.NEAREST)
+    return torch.from_numpy(_mirrored(inside, view).copy()).bool()
+
+
+def _turned(whole: NDArray[np.uint8], view: View, fill: int | list[int], how: Image.Resampling) -> NDArray[np.uint8]:
+    """The part of a scaled image, (H, W) or (H, W, 3), that a view keeps, turned about its centre."""
+    top, left, height, width = view.window
+    cos, sin = math.cos(math.radians(view.turn)), math.sin(math.radians(view.turn))
+    x, y = width / 2, height / 2  # a pixel at the place p from there shows the one at R p
+    matrix = (cos, -sin, left + x - cos * x + sin * y, sin, cos, top + y - sin * x - cos * y)
+    color = tuple(fill) if isinstance(fill, list) else fill
+    picture = Image.fromarray(whole).transform((width, height), Image.Transform.AFFINE, matrix, how, fillcolor=color)
+    return np.asarray(picture)
+
+
+def _mirrored(window: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """The last two axes as the view mirrors them."""
+    return window[..., :: -1 if view.upside else 1, :: -1 if view.flip else 1]
 
 
 def _nearest(length: int, scaled: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from latentseg.errors import DataError, UserError
 
 UP = 2
 """PNG's filter that leaves the difference to the row above."""
+BACKGROUND = frozenset({"background", "_background_", "unlabelled", "unlabeled"})
+"""Names of classes that are nothing of their own."""
 STRIP = 256
 """Rows of a picture that are worked on at once."""
 
@@ -31,11 +33,40 @@ def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def overlay(pixels: NDArray[np.uint8], ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mean of an image (H, W, 3) and the colours of its ids (H, W), rounded down."""
+def overlay(
+    pixels: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    palette: NDArray[np.uint8],
+    unpainted: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """The mean of an image (H, W, 3) and the colours of its ids (H, W), rounded down.
+
+    Args:
+        pixels: The image, uint8.
+        ids: Its class ids.
+        palette: Colours of the classes, uint8, shape (C, 3).
+        unpainted: Classes that leave the image as it is, shape (C,); none if None.
+    """
     color = palette.take(ids, axis=0)
     mean: NDArray[np.uint8] = (color & pixels) + ((color ^ pixels) >> 1)  # never beyond a byte
-    return mean
+    return mean if unpainted is None else np.where(unpainted.take(ids)[..., None], pixels, mean)
+
+
+def left_unpainted(classes: Sequence[str], wanted: Sequence[str] | None) -> NDArray[np.bool_] | None:
+    """Which classes an overlay leaves as the image, shape (C,); None if it paints all.
+
+    Args:
+        classes: Their names, by id.
+        wanted: `inference.unpainted`; None: those that mean background by their name.
+
+    Raises:
+        UserError: A name is none of the classes.
+    """
+    unknown = [name for name in wanted or () if name not in classes]
+    if unknown:
+        raise UserError(f"inference.unpainted names {', '.join(unknown)}; the classes are {', '.join(classes)}")
+    found = [name.lower() in BACKGROUND if wanted is None else name in wanted for name in classes]
+    return np.array(found) if any(found) else None
 
 
 def rgb_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -47,11 +78,16 @@ def rgb_png(pixels: NDArray[np.uint8]) -> bytes:
     return _png((pixels.shape[0], pixels.shape[1]), _strips(pixels))
 
 
-def overlay_png(pixels: NDArray[np.uint8], ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+def overlay_png(
+    pixels: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    palette: NDArray[np.uint8],
+    unpainted: NDArray[np.bool_] | None = None,
+) -> bytes:
     """`rgb_png` of `overlay`, made in strips, as the image may be huge."""
     return _png(
         (pixels.shape[0], pixels.shape[1]),
-        (overlay(*strips, palette) for strips in zip(_strips(pixels), _strips(ids), strict=True)),
+        (overlay(*strips, palette, unpainted) for strips in zip(_strips(pixels), _strips(ids), strict=True)),
     )
 
 
@@ -81,6 +117,20 @@ def _png(size: tuple[int, int], strips: Iterable[NDArray[np.uint8]]) -> bytes:
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` indices, spread evenly over 0..count-1."""
+    if count <= wanted:
+        return list(range(count))
+    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
+
+
+def small_png(pixels: NDArray[np.uint8]) -> bytes:
+    """An image (H, W, 3) as PNG, as small as it gets, in more time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -7,19 +7,26 @@ from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from latentseg.console import track
 from latentseg.data.colors import distinct_palette
+from latentseg.data.files import is_file
 from latentseg.data.images import read_rgb
 from latentseg.engine import full_speed
 from latentseg.errors import DataError, UserError
 from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_skipped
+from latentseg.inference.legend import legend
 from latentseg.inference.model import Model
-from latentseg.inference.pictures import index_png, overlay, overlay_png, write_whole
+from latentseg.inference.pictures import index_png, left_unpainted, overlay, overlay_png, small_png, write_whole
 from latentseg.inference.stream import Pixels, Ready, in_threads
 from latentseg.inference.tiles import no_memory
 from latentseg.models.segmenter import Output
 
 KINDS = ("index", "overlay", "latent")
+LEGENDS = ("legend.png", "latent_legend.png")
+"""Beside the folders: the colours of the classes, and of the latent classes."""
 
 
 def predict(model: Model, paths: list[Path], out: Path) -> int:
@@ -27,8 +34,8 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
 
     A few images are in memory at a time; a huge one (`inference.mode`) takes about 12 bytes per pixel. A folder's
     images keep their relative path below OUT/index, OUT/overlay and OUT/latent. A video becomes OUT/overlay/NAME.mp4,
-    without sound, and OUT/index/NAME/000000.png and so on, a PNG per frame; OUT/latent likewise. Nothing is
-    overwritten.
+    without sound, and OUT/index/NAME/000000.png and so on, a PNG per frame; OUT/latent likewise. OUT/legend.png and
+    OUT/latent_legend.png say which colour is which class. Nothing is overwritten.
 
     Args:
         model: From `load`.
@@ -44,6 +51,8 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
     """
     jobs = find_jobs(paths)
     _check_results(model, jobs, out)
+    unpainted = left_unpainted(model.classes, model.run.config.inference.unpainted)
+    legends = _legends(model, out)
     tell_skipped(paths)
     images = {name: source for name, source in jobs.items() if not is_video(source)}
     videos = {name: source for name, source in jobs.items() if is_video(source)}
@@ -51,9 +60,11 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
         _check_pyav(next(iter(videos.values())))
     failures: dict[Path, UserError] = {}
     with full_speed():
-        count = _predict_images(model, images, out, failures) if images else 0
+        count = _predict_images(model, images, out, failures, unpainted) if images else 0
         for name, source in videos.items():
-            count += _predict_video(model, name, source, out, failures)
+            count += _predict_video(model, name, source, out, failures, unpainted)
+    for path, content in legends.items() if count else ():
+        write_whole(path, content)
     if failures:
         ordered = {source: failures[source] for source in jobs.values() if source in failures}
         raise DataError(
@@ -63,7 +74,9 @@ def predict(model: Model, paths: list[Path], out: Path) -> int:
     return count
 
 
-def _predict_images(model: Model, images: Jobs, out: Path, failures: dict[Path, UserError]) -> int:
+def _predict_images(
+    model: Model, images: Jobs, out: Path, failures: dict[Path, UserError], unpainted: NDArray[np.bool_] | None
+) -> int:
     """Write the results of images, whose number it gives; those that fail are added to `failures`."""
 
     def read(name: Path) -> Ready[tuple[Path, Pixels]] | None:
@@ -84,7 +97,7 @@ def _predict_images(model: Model, images: Jobs, out: Path, failures: dict[Path, 
         (name, pixels), maps = predicted
         try:
             _write_maps(model, maps, out, name)
-            picture = overlay_png(pixels, maps.semantic.numpy(), model.run.palette)
+            picture = overlay_png(pixels, maps.semantic.numpy(), model.run.palette, unpainted)
             write_whole(_result(out, "overlay", name), picture)
         except MemoryError:
             failures[images[name]] = no_memory(images[name], "to write its results")
@@ -97,7 +110,14 @@ def _predict_images(model: Model, images: Jobs, out: Path, failures: dict[Path, 
         return sum(written)
 
 
-def _predict_video(model: Model, name: Path, source: Path, out: Path, failures: dict[Path, UserError]) -> int:
+def _predict_video(
+    model: Model,
+    name: Path,
+    source: Path,
+    out: Path,
+    failures: dict[Path, UserError],
+    unpainted: NDArray[np.bool_] | None,
+) -> int:
     """Write the results of a video, and give the number of its frames; `failures` as for images."""
     from latentseg.inference.video import Frame, Video, VideoWriter  # noqa: PLC0415 - PyAV is an extra
 
@@ -117,7 +137,7 @@ def _predict_video(model: Model, name: Path, source: Path, out: Path, failures: 
     def draw(predicted: tuple[Frame, Output]) -> Frame:
         frame, maps = predicted
         _write_maps(model, maps, out, name / f"{frame.number:06}")
-        return frame._replace(pixels=overlay(frame.pixels, maps.semantic.numpy(), model.run.palette))
+        return frame._replace(pixels=overlay(frame.pixels, maps.semantic.numpy(), model.run.palette, unpainted))
 
     count = 0
     try:
@@ -143,6 +163,25 @@ def _write_maps(model: Model, maps: Output, out: Path, name: Path) -> None:
 
 def _result(out: Path, kind: str, name: Path, suffix: str = ".png") -> Path:
     return out / kind / name.parent / f"{name.name}{suffix}"
+
+
+def _legends(model: Model, out: Path) -> dict[Path, bytes]:
+    """The legends that are not there yet, as PNG.
+
+    Raises:
+        UserError: One is there for other classes.
+    """
+    latent = model.segmenter.num_latent
+    tables = [(model.classes, model.run.palette)]
+    tables += [(tuple(f"latent {number}" for number in range(latent)), distinct_palette(latent))] * bool(latent)
+    found: dict[Path, bytes] = {}
+    for name, (names, palette) in zip(LEGENDS, tables, strict=False):
+        path, content = out / name, small_png(legend(names, palette))
+        if not is_file(path):
+            found[path] = content
+        elif path.read_bytes() != content:
+            raise UserError(f"{path} is the legend of other classes: name another folder with --out")
+    return found
 
 
 def _check_results(model: Model, jobs: Jobs, out: Path) -> None:

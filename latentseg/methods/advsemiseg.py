@@ -25,7 +25,7 @@ class AdvSemiSeg(Method):
 
         semantic = segmenter(batch.images).semantic
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, mean_divisor(known)))}
+        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
         yield Losses("segmenter", terms)
         del semantic, terms  # the graph of a part is gone before the next one is built

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from latentseg.config import Config, MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
+from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.table import METHODS
 from latentseg.methods.weak_to_strong import PseudoLabelStats
 
@@ -59,6 +61,8 @@ class Setup:
     """Rate of the moving average M, Eq. 8."""
     start: int
     """First step (0-based) with what joins late: consistency, self-training or pooling."""
+    weights: tuple[float, ...] | None = None
+    """Of the classes in the labelled cross-entropy; None: all count the same."""
 
 
 class Method(nn.Module):
@@ -71,7 +75,10 @@ class Method(nn.Module):
         start: First step (0-based) with the term that joins late.
         uses_unlabeled: Whether batches need unlabelled images.
         pseudo_label_stats: What the last step's pseudo-labels were, for the log; None without any.
+        weights: Of the classes in the labelled cross-entropy, shape (C,); None: all count the same.
     """
+
+    weights: Tensor | None
 
     def __init__(self, setup: Setup) -> None:
         super().__init__()
@@ -79,10 +86,23 @@ class Method(nn.Module):
         self.alpha, self.start = setup.alpha, setup.start
         self.uses_unlabeled = METHODS[setup.config.name].uses_unlabeled(setup.config)
         self.pseudo_label_stats: PseudoLabelStats | None = None
+        weights = None if setup.weights is None else torch.tensor(setup.weights)
+        self.register_buffer("weights", weights, persistent=False)  # they follow from the labels; no state
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the losses of step `step` (0-based), each with a fresh graph."""
         raise NotImplementedError
+
+    def labeled_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy on labelled images, Eq. 4 of arXiv:1912.12936: a mean, weighed by the classes' weights.
+
+        Args:
+            logits: Semantic logits, shape (N, C, H, W).
+            targets: Class ids, shape (N, H, W); 255 is ignored.
+        """
+        known = targets != IGNORE_INDEX
+        counts = known if self.weights is None else self.weights[targets.where(known, 0)] * known
+        return cross_entropy(logits, targets, mean_divisor(counts), self.weights)
 
     def summary(self) -> dict[str, float]:
         """Figures about the method's state for the log."""
@@ -95,7 +115,13 @@ def empty_cooccurrence(setup: Setup) -> Tensor:
     return torch.zeros(num_classes, METHODS[setup.config.name].second_channels(setup.config, num_classes))
 
 
-def build_method(config: Config, classes: Sequence[str], num_labeled: int, num_images: int) -> Method:
+def build_method(
+    config: Config,
+    classes: Sequence[str],
+    num_labeled: int,
+    num_images: int,
+    weights: tuple[float, ...] | None = None,
+) -> Method:
     """Build the method that the configuration names.
 
     Args:
@@ -103,6 +129,7 @@ def build_method(config: Config, classes: Sequence[str], num_labeled: int, num_i
         classes: Names of the semantic classes.
         num_labeled: Labelled training images.
         num_images: All training images, labelled and unlabelled.
+        weights: Of the classes in the labelled cross-entropy.
 
     Raises:
         UserError: `method.groups` does not fit the classes.
@@ -111,7 +138,8 @@ def build_method(config: Config, classes: Sequence[str], num_labeled: int, num_i
     images = {"dataset": num_images, "labeled": num_labeled}
     given = method.ema_alpha
     alpha = min(1.0, config.batch_size / images[given]) if isinstance(given, str) else given
-    return build(Setup(method, config.strong, tuple(classes), alpha, ceil(method.consistency_start * config.steps)))
+    start = ceil(method.consistency_start * config.steps)
+    return build(Setup(method, config.strong, tuple(classes), alpha, start, weights))
 
 
 def build(setup: Setup) -> Method:

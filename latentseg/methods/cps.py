@@ -24,7 +24,7 @@ class CrossPseudoSupervision(Method):
         """Yield both networks' labelled parts, then what each learns from the other."""
         names = ("segmenter", "peer")
         for name, term in zip(names, ("ce", "ce_2"), strict=True):
-            yield supervised_losses(nets, batch, name, term)
+            yield supervised_losses(self, nets, batch, name, term)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), self.config.grid == "pixels"

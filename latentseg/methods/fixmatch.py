@@ -17,7 +17,7 @@ class FixMatch(Method):
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the labelled and the unlabelled part of a step."""
         config, segmenter = self.config, nets["segmenter"]
-        yield supervised_losses(nets, batch)
+        yield supervised_losses(self, nets, batch)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), config.grid == "pixels"

@@ -39,11 +39,10 @@ class GivenClasses(Method):
         counts, _ = latent_joint(probabilities(latent.detach()), batch.targets, semantic.shape[1])
         update_cooccurrence(self.cooccurrence, all_reduce_sum(counts), self.alpha)
         known = batch.targets != IGNORE_INDEX
-        count = mean_divisor(known)
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count))}
+        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}
         if config.lambda_latent > 0:
             groups = self.group_of[batch.targets]
-            terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, groups, count))
+            terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, groups, mean_divisor(known)))
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
         yield Losses("segmenter", terms)
         del semantic, latent, terms  # the graph of a part is gone before the next one is built

@@ -12,7 +12,6 @@ from latentseg.losses import (
     IGNORE_INDEX,
     conditional_entropy,
     consistency,
-    cross_entropy,
     latent_given_class,
     latent_joint,
     on_grid,
@@ -42,7 +41,7 @@ class Latent(Method):
 
         semantic, latent = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, mean_divisor(known)))}  # Eq. 4
+        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}  # Eq. 4
         terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)  # Eqs. 1 and 8
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)  # Eq. 5
         yield Losses("segmenter", terms)  # Eq. 6

@@ -41,7 +41,7 @@ class LatentMatch(Method):
         """Yield the labelled and the unlabelled part of a step."""
         ema_update(nets["teacher"], nets["segmenter"], self.config.teacher_decay, step)
         self.latent.see_labeled(batch.targets, step)
-        yield supervised_losses(nets, batch)
+        yield supervised_losses(self, nets, batch)
         if batch.unlabeled is not None:
             yield self._unlabeled(nets, batch, step)
 

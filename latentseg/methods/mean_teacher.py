@@ -29,7 +29,7 @@ class MeanTeacher(Method):
         """Yield the labelled and the unlabelled part of a step."""
         config, segmenter, teacher = self.config, nets["segmenter"], nets["teacher"]
         ema_update(teacher, segmenter, config.teacher_decay, step)
-        yield supervised_losses(nets, batch)
+        yield supervised_losses(self, nets, batch)
         if batch.unlabeled is None:
             return
         random, upsample = generator(batch), config.grid == "pixels"

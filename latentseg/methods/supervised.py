@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
-from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.base import Losses, Method, Networks, Term
 
 
@@ -13,18 +11,20 @@ class Supervised(Method):
 
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:  # noqa: ARG002 - the contract gives it
         """Yield the one loss of a step."""
-        yield supervised_losses(nets, batch)
+        yield supervised_losses(self, nets, batch)
 
 
-def supervised_losses(nets: Networks, batch: Batch, network: str = "segmenter", term: str = "ce") -> Losses:
+def supervised_losses(
+    method: Method, nets: Networks, batch: Batch, network: str = "segmenter", term: str = "ce"
+) -> Losses:
     """The labelled part of a step in every method without a second branch: Eq. 4 for one network.
 
     Args:
+        method: Has the weights of the classes.
         nets: The networks.
         batch: Its labelled images.
         network: Name of the one that learns.
         term: Name of the term.
     """
     logits = nets[network](batch.images).semantic
-    loss = cross_entropy(logits, batch.targets, mean_divisor(batch.targets != IGNORE_INDEX))
-    return Losses(network, {term: Term(1.0, loss)})
+    return Losses(network, {term: Term(1.0, method.labeled_loss(logits, batch.targets))})

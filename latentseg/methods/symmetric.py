@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
 from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, cross_entropy, on_grid, probabilities, symmetric_divergence
+from latentseg.losses import IGNORE_INDEX, on_grid, probabilities, symmetric_divergence
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Term
 
@@ -21,9 +21,8 @@ class Symmetric(Method):
 
         first, second = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        count = mean_divisor(known)
-        terms = {"ce": Term(1.0, cross_entropy(first, batch.targets, count))}
-        terms["ce_2"] = Term(1.0, cross_entropy(second, batch.targets, count))
+        terms = {"ce": Term(1.0, self.labeled_loss(first, batch.targets))}
+        terms["ce_2"] = Term(1.0, self.labeled_loss(second, batch.targets))
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(first), known)
         terms |= adversary.terms("adv_2", config.lambda_lbl_adv, probabilities(second), known)
         yield Losses("segmenter", terms)

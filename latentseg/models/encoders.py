@@ -118,7 +118,7 @@ def build_encoder(config: ModelConfig, pretrained: bool = True) -> Encoder:
 
 def _deeplab(config: ModelConfig, pretrained: bool) -> Encoder:  # noqa: ARG001 - weights come later
     recipe = RECIPES[config.weights_kind]
-    net = DeepLabResNet(DEEPLAB_LAYERS[config.encoder], stride_at=recipe.stride_at)
+    net = DeepLabResNet(DEEPLAB_LAYERS[config.encoder], stride_at=recipe.stride_at, first_dilated=recipe.first_dilated)
     return Encoder(net, range(4), net.channels, STRIDES, recipe.mean, recipe.std, align_corners=True)
 
 

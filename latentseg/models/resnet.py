@@ -1,7 +1,8 @@
 """The ResNet of DeepLab-v2: output stride 8, dilation 2 and 4 in every block of the last two stages.
 
 torchvision and timm leave the first block of a dilated stage at the dilation of the stage before; DeepLab-v2
-does not, which is why this network is our own. Names of the state dict are those of torchvision.
+does not, which is why this network is our own. For torchvision's COCO weights it can do as torchvision. Names of the
+state dict are those of torchvision.
 """
 
 from typing import Literal
@@ -65,8 +66,9 @@ class Bottleneck(nn.Module):
 class DeepLabResNet(nn.Module):
     """ResNet with output stride 8, Caffe style (arXiv:1606.00915, section 4; ceil-mode pooling).
 
-    The place of the stride is part of what the weights mean and no key shows it. So it is part of the state
-    dict (`_extra_state`, a uint8 scalar: 1 for the 1x1 convolution), and loading one of ours sets it.
+    The place of the stride and of the dilations is part of what the weights mean and no key shows it. So it is part
+    of the state dict (`_extra_state`, a uint8 scalar: 1 for the stride in the 1x1 convolution, plus 2 for first
+    blocks without the stage's dilation), and loading one of ours sets it.
 
     Args:
         layers: Blocks of the four stages.
@@ -74,9 +76,17 @@ class DeepLabResNet(nn.Module):
             published network.
         stride_at: Convolution of a bottleneck that holds its stride: "1x1" for Caffe and COCO weights, "3x3"
             for torchvision and timm weights.
+        first_dilated: Whether the first block of a dilated stage has the stage's dilation, as in DeepLab-v2, or that
+            of the stage before, as in torchvision's DeepLab-v3.
     """
 
-    def __init__(self, layers: tuple[int, int, int, int], width: int = 64, stride_at: StrideAt = "3x3") -> None:
+    def __init__(
+        self,
+        layers: tuple[int, int, int, int],
+        width: int = 64,
+        stride_at: StrideAt = "3x3",
+        first_dilated: bool = True,
+    ) -> None:
         super().__init__()
         self.stride_at: StrideAt = stride_at
         self.channels = [_EXPANSION * width * factor for factor in (1, 2, 4, 8)]
@@ -88,6 +98,7 @@ class DeepLabResNet(nn.Module):
         self.layer3 = _stage(self.channels[1], 4 * width, layers[2], stride=1, dilation=2)
         self.layer4 = _stage(self.channels[2], 8 * width, layers[3], stride=1, dilation=4)
         self.place_stride(stride_at)
+        self.dilate_first(first_dilated)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -99,13 +110,23 @@ class DeepLabResNet(nn.Module):
             if isinstance(module, Bottleneck):
                 module.place_stride(stride_at)
 
+    def dilate_first(self, first_dilated: bool) -> None:
+        """Give the first blocks of the dilated stages the dilation of their stage, or of the one before."""
+        self.first_dilated = first_dilated
+        for stage, (own, before) in ((self.layer3, (2, 1)), (self.layer4, (4, 2))):
+            dilation = own if first_dilated else before
+            first = stage[0]
+            assert isinstance(first, Bottleneck)
+            first.conv2.dilation = first.conv2.padding = (dilation, dilation)
+
     def get_extra_state(self) -> Tensor:
-        """Place of the stride, as it travels in the state dict."""
-        return torch.tensor(self.stride_at == "1x1", dtype=torch.uint8)
+        """Place of the stride and of the dilations, as it travels in the state dict."""
+        return torch.tensor((self.stride_at == "1x1") + 2 * (not self.first_dilated), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Put the stride where the loaded weights had it."""
-        self.place_stride("1x1" if state.item() else "3x3")
+        """Put stride and dilations where the loaded weights had them."""
+        self.place_stride("1x1" if int(state) & 1 else "3x3")
+        self.dilate_first(not int(state) & 2)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps of the four stages.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from latentseg.config import ModelConfig, WeightsKind
 from latentseg.errors import RunError, UserError
 from latentseg.models.resnet import DEEPLAB_LAYERS, StrideAt
+from latentseg.presets.weights import downloaded
 from latentseg.runs.checkpoints import Checkpoints
 
 Family = Literal["deeplab", "lite0", "timm"]
@@ -34,6 +35,8 @@ class Recipe(NamedTuple):
     mean: Colour
     std: Colour
     stride_at: StrideAt
+    first_dilated: bool = True
+    """Whether the first blocks of dilated stages are dilated, too (`DeepLabResNet`)."""
 
 
 _CAFFE = Recipe((122.68 / 255, 116.67 / 255, 104.01 / 255), (1 / 255, 1 / 255, 1 / 255), "1x1")
@@ -43,6 +46,7 @@ RECIPES: dict[WeightsKind, Recipe] = {
     "coco": _CAFFE,
     "caffe": _CAFFE,
     "torchvision": _IMAGENET,
+    "torchvision_coco": _IMAGENET._replace(first_dilated=False),
     "timm": _IMAGENET,
     "none": _IMAGENET,
     "latentseg": _IMAGENET,  # a start only: the file brings its own
@@ -50,7 +54,7 @@ RECIPES: dict[WeightsKind, Recipe] = {
 """Recipe of each kind that a deeplab encoder takes. Random weights (none) are treated as torchvision's."""
 
 KINDS: dict[Family, tuple[WeightsKind, ...]] = {
-    "deeplab": ("coco", "caffe", "torchvision", "timm", "latentseg", "none"),
+    "deeplab": ("coco", "caffe", "torchvision", "torchvision_coco", "timm", "latentseg", "none"),
     "lite0": ("lite0", "latentseg", "none"),
     "timm": ("timm", "latentseg", "none"),
 }
@@ -60,6 +64,7 @@ _CLASSIFIERS: dict[WeightsKind, tuple[str, ...]] = {
     "torchvision": ("fc.weight", "fc.bias"),
     "timm": ("fc.weight", "fc.bias"),
 }
+_DEEPLAB_HEADS = ("classifier.", "aux_classifier.")
 _NET = "encoder.net."
 _COCO_HEAD = "layer5.conv2d_list."
 _COCO_RATES = (6, 12, 18, 24)  # dilation of each convolution in it
@@ -89,7 +94,7 @@ def check_kind(config: ModelConfig) -> None:
     if config.weights is None and kind in ("coco", "caffe", "torchvision", "latentseg"):
         raise UserError(
             f"model.weights_kind={kind} needs its file: model.weights=FILE, "
-            f"or model.weights_kind=none for random weights"
+            f"or model.weights_kind=none for random weights (`latentseg weights` says where to get them)"
         )
     if config.weights is not None and kind == "none":
         raise UserError(
@@ -261,12 +266,18 @@ def _source(config: ModelConfig) -> str:
 
 def _resnet(own: Mapping[str, Tensor], config: ModelConfig) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Key map (file -> segmenter) of an AdvSemiSeg, torchvision or timm ResNet, and the file's tensors."""
-    if config.weights is None:
+    deeplab = config.weights_kind == "torchvision_coco"
+    if config.weights is None and deeplab:
+        state = read_state(downloaded(config.encoder))
+    elif config.weights is None:
         name = config.encoder.removeprefix("deeplab_")
-        state: dict[str, Tensor] = timm_model(name, features_only=False, pretrained=True).state_dict()
+        state = timm_model(name, features_only=False, pretrained=True).state_dict()
     else:
         state = read_state(config.weights)
-    names = {key.removeprefix(_NET): key for key in own if key.startswith(_NET) and not key.endswith("_extra_state")}
+    keys = [key for key in own if key.startswith(_NET) and not key.endswith("_extra_state")]
+    names = {"backbone." * deeplab + key.removeprefix(_NET): key for key in keys}
+    if deeplab:  # its heads are made for 21 classes, on v3's ASPP
+        return names, {key: value for key, value in state.items() if not key.startswith(_DEEPLAB_HEADS)}
     if config.weights_kind == "coco":
         if config.load_head:
             names |= _coco_head(own, state, config)

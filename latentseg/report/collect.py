@@ -13,7 +13,7 @@ from latentseg.errors import RunError, UserError
 from latentseg.presets.plain import read_yaml_file
 from latentseg.report.inputs import find_inputs
 from latentseg.runs.checkpoints import Checkpoints
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 
 Tree = dict[str, Any]
 SUPERVISED, ALL_LABELS = "supervised", "all labels"

@@ -13,6 +13,7 @@ from latentseg.console import track
 from latentseg.data.datasets import Dataset, Item, distinct_palette, open_dataset
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
+from latentseg.inference.pictures import spread
 from latentseg.runs.folder import Run
 
 IMAGES = 4
@@ -41,13 +42,6 @@ class Grid:
     """Runs that are not shown, and why."""
 
 
-def spread(count: int, wanted: int = IMAGES) -> list[int]:
-    """Up to `wanted` indices, spread evenly over 0..count-1."""
-    if count <= wanted:
-        return list(range(count))
-    return [round(k * (count - 1) / (wanted - 1)) for k in range(wanted)]
-
-
 def prediction_grid(title: str, folders: dict[str, Path], split: str) -> Grid:
     """Draw images of a split with what each run predicts there, as evaluation does.
 
@@ -71,7 +65,7 @@ def prediction_grid(title: str, folders: dict[str, Path], split: str) -> Grid:
     first = next(iter(models.values())).run
     dataset = open_dataset(first.config.data)
     items = dataset.items(split)
-    items = [items[index] for index in spread(len(items))]
+    items = [items[index] for index in spread(len(items), IMAGES)]
     rows = {item: _truth(dataset, item, first) for item in items}
     latent: dict[Item, Picture] = {}
     for name, model in track(models.items(), "drawing", len(models)):

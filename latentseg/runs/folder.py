@@ -8,12 +8,12 @@ split/             labeled.txt and unlabeled.txt, as drawn
 metrics.jsonl      one line per logged step or validation
 LOCK               while a process trains it
 tensorboard/       the same for TensorBoard
+pictures/          image, truth and prediction at the last validation and at the best one
 checkpoints/       the last two, the best, and index.json
 evaluation-*.json  scores
 """
 
 import json
-import math
 import os
 import platform
 import shlex
@@ -26,15 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentseg.runs.checkpoints import Checkpoints, write_atomically
 from latentseg.config import Config, Mark, marked
-from latentseg.console import console
 from latentseg.data.datasets import Dataset
 from latentseg.data.splits import Split, write_split
-from latentseg.errors import RunError, UserError
 from latentseg.engine import Precision, choose_device, choose_precision
+from latentseg.errors import RunError
 from latentseg.presets import differences, dump_config, load_config, load_run
+from latentseg.runs.checkpoints import Checkpoints, write_atomically
 
+PICTURES = "pictures"
+"""Name of the folder of pictures in the run folder."""
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
 
@@ -127,7 +128,8 @@ def recorded_precision(folder: Path, config: Config) -> Config:
 
 def _as_trained(config: Config) -> Config:
     """The configuration without what changes no result: whether decoded images are kept in memory, and inference.mode,
-    which was `whole` where it is `auto` now."""
+    which was `whole` where it is `auto` now.
+    """
     inference = config.inference.model_copy(update={"mode": config.inference.mode.replace("auto", "whole")})
     cache = config.cache if config.cache == "features" else "none"
     return config.model_copy(update={"cache": cache, "inference": inference})
@@ -217,50 +219,3 @@ def environment(config: Config) -> dict[str, Any]:
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: metadata.version(name) for name in packages},
     }
-
-
-def finite_or_none(value: Any) -> Any:
-    """The same value with None for each number that JSON does not know (NaN, infinity)."""
-    if isinstance(value, dict):
-        return {key: finite_or_none(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [finite_or_none(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_told: set[Path] = set()
-"""Logs of whose damaged lines was told."""
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, each with a whole `step`.
-
-    A damaged line is left out, which is said once; the last one may just be unfinished.
-    """
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_bytes().rstrip().split(b"\n") if path.exists() else []
-    except OSError as error:
-        lines = []
-        _note(path, f"{path} cannot be read: {error.strerror}")
-    rows: list[dict[str, Any]] = []
-    damaged = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and type(row.get("step")) is int:
-            rows.append(row)
-        elif line.strip() and not (row is None and number == len(lines)):
-            damaged.append(number)
-    if damaged:
-        many = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        _note(path, f"{path}: {len(damaged)} damaged lines are left out ({', '.join(map(str, damaged[:3]))}{many})")
-    return rows
-
-
-def _note(path: Path, text: str) -> None:
-    if path not in _told:
-        _told.add(path)
-        console.print(f"note: {text}", style="yellow", markup=False, highlight=False)

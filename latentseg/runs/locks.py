@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-
 from latentseg.console import console
 from latentseg.errors import RunError
 
@@ -33,7 +32,6 @@ STALE = 120.0
 """Seconds after which an owner that cannot be looked up, on another machine, counts as dead."""
 POLL, TELL = 0.5, 30.0
 """Seconds between two looks at a lock that one waits for, and between two lines about it."""
-
 
 
 def _space() -> str:

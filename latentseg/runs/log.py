@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from latentseg.console import console
 from latentseg.errors import RunError
 from latentseg.runs.checkpoints import write_atomically
-from latentseg.runs.folder import finite_or_none, read_metrics
+from latentseg.runs.metrics import finite_or_none, read_metrics
 
 RECENT = 300
 """Lines kept in memory."""
@@ -35,6 +35,9 @@ class Log:
         """The last lines."""
         self.findings = [row["finding"] for row in rows if isinstance(row.get("finding"), str)]
         """What was said of terms that do nothing."""
+        self.score = next((score for row in reversed(rows) for score in _scores(row)), None)
+        """mIoU of the last validation."""
+        self._draw: Callable[[int, bytes, int, int], None] | None = None
         self._writers: dict[str, Callable[[int, dict[str, Any]], None]] = {}
         for name, begin in (("metrics.jsonl", self._begin_lines), ("tensorboard", self._begin_board)):
             try:
@@ -49,14 +52,27 @@ class Log:
             RunError: The run folder is gone.
         """
         if not self._folder.is_dir():
-            raise RunError(f"the run folder {self._folder} is gone: deleted or renamed while it was trained; stopped here")
+            raise RunError(
+                f"the run folder {self._folder} is gone: deleted or renamed while it was trained; stopped here"
+            )
         self.recent.append({"step": step} | finite_or_none(figures))
+        self.score = next(iter(_scores(figures)), self.score)
         for name, writer in list(self._writers.items()):
             try:
                 writer(step, figures)
             except OSError as error:
                 del self._writers[name]
                 self._tell(name, error)
+
+    def picture(self, step: int, png: bytes, height: int, width: int) -> None:
+        """Add a picture to TensorBoard, if that can be written."""
+        if "tensorboard" not in self._writers or self._draw is None:
+            return
+        try:
+            self._draw(step, png, height, width)
+        except OSError as error:
+            del self._writers["tensorboard"]
+            self._tell("tensorboard", error)
 
     def _tell(self, name: str, error: Exception) -> None:
         reason = (error.strerror or error) if isinstance(error, OSError) else error
@@ -83,6 +99,11 @@ class Log:
         begun = SessionLog(status=SessionLog.START)
         records.write(Event(wall_time=time.time(), step=start + 1, session_log=begun).SerializeToString())
 
+        def draw(step: int, png: bytes, height: int, width: int) -> None:
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+            drawn = Summary(value=[Summary.Value(tag="image, truth, prediction", image=image)])
+            records.write(Event(wall_time=time.time(), step=step, summary=drawn).SerializeToString())
+
         def write(step: int, figures: dict[str, Any]) -> None:
             scalars = [
                 Summary.Value(tag=name, simple_value=value)
@@ -92,4 +113,10 @@ class Log:
             event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
             records.write(event.SerializeToString())
 
+        self._draw = draw
         return write
+
+
+def _scores(figures: dict[str, Any]) -> list[float]:
+    """The mIoU among figures, if there is one."""
+    return [value for name, value in figures.items() if name.endswith("_miou") and isinstance(value, float)]

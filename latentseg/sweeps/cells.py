@@ -15,6 +15,7 @@ from typing import Any
 
 from latentseg.config import Config, Mark, marked
 from latentseg.runs.locks import live_owner
+from latentseg.runs.metrics import read_metrics
 
 FREE = tuple(marked(Mark.RUNTIME))
 """Options that may differ between two workers on one cell."""
@@ -106,8 +107,6 @@ class State:
 
 def cell_state(cell: Cell, run_root: Path, splits: tuple[str, ...]) -> State:
     """Look at a cell's folder and locks."""
-    from latentseg.runs.folder import read_metrics  # noqa: PLC0415 - slow (PyTorch): a sweep is read first
-
     folder = run_root / cell.folder
     if done := read_done(folder, splits):
         return State("done", cell.config.steps, seconds=done.get("seconds") or 0.0)

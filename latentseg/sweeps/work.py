@@ -23,8 +23,8 @@ from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind
 from latentseg.presets import load_config
 from latentseg.runs.checkpoints import Checkpoints, write_atomically
-from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import try_hold
+from latentseg.runs.metrics import read_metrics
 from latentseg.sweeps.cells import FREE, Cell, Sweep, cell_lock, cell_owner, data_name, read_done, training_seconds
 from latentseg.sweeps.files import SPLITS, option_text
 from latentseg.training.loop import train

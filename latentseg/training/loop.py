@@ -24,22 +24,15 @@ from latentseg.engine import connected, full_speed
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
-from latentseg.runs.folder import (
-    LOCK,
-    Run,
-    check_run_folder,
-    create_run,
-    free_path,
-    make_folder,
-    read_metrics,
-    recorded_precision,
-)
+from latentseg.runs.folder import LOCK, Run, check_run_folder, create_run, free_path, make_folder, recorded_precision
 from latentseg.runs.locks import hold
 from latentseg.runs.log import Log
+from latentseg.runs.metrics import read_metrics
 from latentseg.signals import Stop, heeded, leave
 from latentseg.training.findings import findings
 from latentseg.training.notes import check_first
 from latentseg.training.origin import Origin
+from latentseg.training.pictures import draw, keep
 from latentseg.training.trainer import Trainer
 
 ANALYSED = 200
@@ -189,7 +182,7 @@ def _fit(
                 if log:
                     log.write(done, figures | {"seconds": round(seconds, 3), "images_per_second": round(rate, 2)})
                     _look(log, done, list(terms), ends)
-                show(done, figures, rate)
+                show(done, figures, rate, log.score if log else None)
                 seconds, images = 0.0, 0
             asked = largest(stop.number, trainer.fabric.device)
             if scored and _validates(config, done) and not asked:
@@ -263,6 +256,7 @@ def _validate(trainer: Trainer, items: list[Item], run: Run, log: Log | None, st
             figures = {name: getattr(result, name) for name in ("miou", "iou", "pixel_accuracy")}
             if cooccurrence is not None:
                 figures |= figures_while_training(model, trainer.dataset, items[:ANALYSED], cooccurrence)
+            picture = draw(model, trainer.dataset, items) if log is not None else None
     except (KeyboardInterrupt, SystemExit):
         if not stop.number:
             raise
@@ -275,6 +269,8 @@ def _validate(trainer: Trainer, items: list[Item], run: Run, log: Log | None, st
         if best is None or best.miou is None or result.miou > best.miou:
             tensors = _finite(trainer.state.tensors(optimizers=False), step)
             run.checkpoints.save_best(step, tensors, result.miou)
+        if picture is not None:
+            keep(run, log, step, picture)
     return largest(stop.number, trainer.fabric.device)
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from latentseg.config import Config
+from latentseg.data.balance import balanced_weights, class_pixels
 from latentseg.data.batches import Batch, Part, Stores, batches, global_seed
 from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
@@ -110,7 +111,8 @@ class Trainer:
         dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
         split = split or draw_split(dataset, config.data, config.seed)
         torch.manual_seed(config.seed)
-        return cls(config, fabric, dataset, split, build_state(config, dataset.classes, split), part)
+        weights = class_weights(config, dataset, split)
+        return cls(config, fabric, dataset, split, build_state(config, dataset.classes, split, weights), part)
 
     @property
     def part(self) -> Part:
@@ -204,13 +206,33 @@ class Trainer:
         self._stream = iter(())
 
 
-def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
+def class_weights(config: Config, dataset: Dataset, split: Split) -> tuple[float, ...] | None:
+    """Weights of the classes in the labelled cross-entropy, as `optim.class_weights` says; None: all count the same.
+
+    Raises:
+        UserError: As many as there are classes were wanted.
+    """
+    given = config.optim.class_weights
+    if given == "balanced":
+        return tuple(balanced_weights(class_pixels(dataset, split.labeled)))
+    if given is not None and len(given) != len(dataset.classes):
+        raise UserError(
+            f"optim.class_weights has {len(given)} weights, the data set {len(dataset.classes)} classes "
+            f"({', '.join(dataset.classes)}): give one for each, in this order"
+        )
+    return None if given is None else tuple(given)
+
+
+def build_state(
+    config: Config, classes: Sequence[str], split: Split, weights: tuple[float, ...] | None = None
+) -> State:
     """Build networks, method and optimisers. The segmenter's initial weights depend on the seed alone.
 
     Args:
         config: The run.
         classes: Names of the semantic classes.
         split: The images; their number sets alpha of Eq. 8.
+        weights: Of the classes in the labelled cross-entropy.
 
     Raises:
         UserError: A part does not fit: weights, head, groups of classes, or the crop the encoder.
@@ -233,7 +255,8 @@ def build_state(config: Config, classes: Sequence[str], split: Split) -> State:
         )
         networks["discriminator"] = discriminator
         optimizers["discriminator"] = discriminator_optimizer(discriminator, config.optim)
-    method = build_method(config, classes, len(split.labeled), len(split.labeled) + len(split.unlabeled))
+    labeled, images = len(split.labeled), len(split.labeled) + len(split.unlabeled)
+    method = build_method(config, classes, labeled, images, weights)
     return State(networks, method, optimizers)
 
 

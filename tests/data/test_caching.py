@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentseg.config import Config
+from latentseg.config import AugmentConfig, Config, marked
 from latentseg.data import caching
 from latentseg.data.batches import Stores, batches
 from latentseg.data.caching import cache_root, cached_features
@@ -79,12 +79,14 @@ def test_every_method_trains_as_on_images(method: str, tmp_path: Path) -> None:
 
 
 def train_rows(folder: Path) -> list[float]:
-    from latentseg.runs.folder import read_metrics  # noqa: PLC0415
+    from latentseg.runs.metrics import read_metrics  # noqa: PLC0415
 
     return [row["val_miou"] for row in read_metrics(folder) if "val_miou" in row]
 
 
-@pytest.mark.parametrize("options", [[], ["augment.labeled_views=5"]])
+@pytest.mark.parametrize(
+    "options", [[], ["augment.labeled_views=5"], ["augment.rotate=30", "augment.flip=0.5", "data.balance=1"]]
+)
 def test_features_are_those_of_the_same_views(options: list[str], tmp_path: Path) -> None:
     setting = config(tmp_path, *options)
     stores, segmenter = fill_both(setting)
@@ -163,6 +165,16 @@ def test_other_weights_and_changed_files_make_other_features(tmp_path: Path, fol
     torch.manual_seed(0)
     stores.append(fill(config(tmp_path, *files, "model.weights_kind=none"))[0].folder)
     assert len(set(stores)) == 3
+
+
+def test_later_options_make_other_features_where_they_act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they do nothing, stores from before they came are found."""
+    plain, turned = (fill(config(tmp_path, *options))[0].folder for options in ([], ["augment.rotate=30"]))
+    assert turned != plain
+    fields = AugmentConfig.model_fields
+    monkeypatch.setattr(caching, "marked", lambda mark: [m for m in marked(mark) if m not in caching.LATER])
+    assert {name.rpartition(".")[2] for name in caching.LATER} <= fields.keys()
+    assert fill(config(tmp_path))[0].folder == plain
 
 
 def test_an_interrupted_store_is_filled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

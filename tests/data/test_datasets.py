@@ -8,7 +8,7 @@ from PIL import Image
 from latentseg import losses
 from latentseg.config import DataConfig, ScenesConfig
 from latentseg.data import images
-from latentseg.data.colors import VOC_CLASSES, voc_color
+from latentseg.data.colors import VOC_CLASSES, distinct_palette, voc_color
 from latentseg.data.datasets import Item, open_dataset
 from latentseg.data.images import read_rgb
 from latentseg.data.masks import MaskValues, read_mask
@@ -200,8 +200,9 @@ def test_a_pair_is_image_and_targets(folder_set: Callable[..., Path], monkeypatc
         opened.append(path)
         return really(path)
 
+    fresh = open_dataset(config)
     monkeypatch.setattr(Image, "open", noted)
-    open_dataset(config).read_pair(item)
+    fresh.read_pair(item)
     assert sorted(map(str, opened)) == sorted([str(item.image), str(item.mask)])  # each file once
     scenes = open_dataset(DataConfig.model_validate({"kind": "scenes", "scenes": {"height": 32, "width": 48}}))
     item = scenes.items("train")[0]
@@ -376,3 +377,17 @@ def test_real_cityscapes_matches_its_train_ids(real_data: Path) -> None:
 
 def test_data_and_losses_ignore_the_same_value() -> None:
     assert images.IGNORE_INDEX == losses.IGNORE_INDEX == 255
+
+
+def test_a_folder_keeps_the_colours_of_its_masks(folder_set: Callable[..., Path]) -> None:
+    """Of the values that are seen; by class, through the map; not where colours are to be disregarded."""
+    root = folder_set(train=2)
+    for number in range(2):
+        mask = Image.fromarray(np.full((12, 16), number, np.uint8))
+        mask.putpalette([1, 2, 3, 250, 120, 0, 7, 8, 9])
+        mask.save(root / f"masks/train/{number:02}.png")
+    made = distinct_palette(3).tolist()
+    assert open_dataset(DataConfig(root=str(root))).palette.tolist() == [[1, 2, 3], [250, 120, 0], made[2]]
+    swapped = DataConfig(root=str(root), class_map={0: 2, 1: 0, 2: 1})
+    assert open_dataset(swapped).palette.tolist() == [[250, 120, 0], made[1], [1, 2, 3]]
+    assert open_dataset(DataConfig(root=str(root), color_map="index")).palette.tolist() == made

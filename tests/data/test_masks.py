@@ -12,8 +12,9 @@ from PIL import Image
 from written import bmp, chunk, packed, png, tiff
 
 from latentseg.config import DataConfig
+from latentseg.data import masks as masks_module
 from latentseg.data.datasets import open_dataset
-from latentseg.data.masks import MaskValues, Palettes, read_colors, read_mask, unpack, used_colors
+from latentseg.data.masks import MaskValues, Palettes, own_palette, read_colors, read_mask, unpack, used_colors
 from latentseg.errors import DataError
 
 WIDE = np.array([[0, 1, 300], [1001, 4095, 65535]])
@@ -250,3 +251,45 @@ def test_a_chunk_behind_the_pixels_is_no_damage(tmp_path: Path) -> None:
     late = chunk(b"tEXt", b"Comment\0late")
     (tmp_path / "a.png").write_bytes(content[:-12] + late + content[-12:] + b"rest")
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), samples(8))
+
+
+def colored_mask(path: Path, values: list[int], colors: dict[int, tuple[int, int, int]] | None) -> Path:
+    mask = Image.fromarray(np.array([values], np.uint8))
+    if colors is not None:
+        flat = [0] * 768
+        for value, color in colors.items():
+            flat[3 * value : 3 * value + 3] = color
+        mask.putpalette(flat)
+    mask.save(path)
+    return path
+
+
+def test_the_palette_of_a_set_is_what_its_masks_give_to_their_values(tmp_path: Path) -> None:
+    colors = {0: (9, 9, 9), 1: (200, 0, 0), 2: (0, 200, 0), 3: (1, 2, 3)}
+    masks = [colored_mask(tmp_path / f"{n}.png", [0, n], colors) for n in (1, 2)]
+    assert own_palette(masks) == {value: colors[value] for value in (0, 1, 2)}
+    (tmp_path / "0.png").write_bytes(b"no mask")
+    assert own_palette([tmp_path / "0.png", *masks]) == own_palette(masks)
+    other = colored_mask(tmp_path / "3.png", [1], {1: (7, 7, 200)})
+    assert own_palette([*masks, other])[1] == (200, 0, 0)
+
+
+def test_a_palette_that_shows_nothing_is_none(tmp_path: Path) -> None:
+    greys = {value: (value, value, value) for value in range(3)}
+    one = {0: (0, 0, 0), 1: (200, 0, 0), 2: (200, 0, 0)}
+    assert own_palette([colored_mask(tmp_path / "a.png", [0, 1, 2], greys)]) == {}
+    assert own_palette([colored_mask(tmp_path / "b.png", [0, 1, 2], one)]) == {}
+    assert own_palette([colored_mask(tmp_path / "c.png", [0, 1, 2], None)]) == {}
+    assert own_palette([]) == {}
+
+
+def test_masks_without_palette_are_left_after_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+
+    def look(path: Path) -> dict[int, tuple[int, int, int]]:
+        looked.append(path)
+        return {}
+
+    monkeypatch.setattr(masks_module, "used_colors", look)
+    assert own_palette([tmp_path / str(n) for n in range(1000)]) == {}
+    assert len(looked) == 4

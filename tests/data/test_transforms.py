@@ -291,3 +291,56 @@ def test_strong_views_are_the_same_for_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*views)
+
+
+def test_a_quarter_turn_is_the_image_turned() -> None:
+    """Anticlockwise, image and labels alike; a square one is all there."""
+    image, targets = pair(8, 8)
+    view = View((8, 8), (0, 0, 8, 8), False, (0.5,) * 4, turn=90.0)
+    augment = options(crop=(8, 8))
+    expected = torch.from_numpy(np.rot90(image).copy()).permute(2, 0, 1) / 255
+    torch.testing.assert_close(view_image(image, view, augment, MEAN), expected, rtol=0, atol=1.01 / 255)
+    np.testing.assert_array_equal(view_targets(targets, view, augment), np.rot90(targets))
+    assert view_valid(view, augment).all()
+
+
+def test_what_turns_into_sight_is_padding() -> None:
+    """By 45 degrees the corners of a square are outside of it; image, labels and validity agree on where."""
+    image, targets = np.full((32, 32, 3), 255, np.uint8), np.ones((32, 32), np.uint8)
+    view, augment = View((32, 32), (0, 0, 32, 32), False, (0.5,) * 4, turn=45.0), options(crop=(32, 40))
+    valid = view_valid(view, augment)
+    assert not valid[0, 0]
+    assert valid[16, 16]
+    assert not valid[:, 32:].any()
+    assert float(valid[:, :32].float().mean()) == pytest.approx(0.828, abs=0.02)  # an octagon: 2 sqrt(2) - 2
+    labels, shown = view_targets(targets, view, augment), view_image(image, view, augment, MEAN)
+    assert torch.equal(labels == 1, valid)
+    assert torch.equal((shown[0] == 1), valid)
+    assert shown[:, 0, 0].tolist() == pytest.approx([26 / 255, 51 / 255, 76 / 255], abs=1 / 255)
+    strong = strong_image(shown, view, Strong(0.0, (1.0,) * 4, 1.0, 1.0, 0.0), StrongConfig(brightness=0.5))
+    assert torch.equal(strong[:, ~valid], shown[:, ~valid])
+
+
+def test_a_larger_image_fills_the_corners_of_a_turned_crop() -> None:
+    image, targets = pair(60, 60)
+    view, augment = View((60, 60), (20, 22, 16, 18), False, (0.5,) * 4, turn=37.0), options(crop=(16, 18))
+    assert view_valid(view, augment).all()
+    assert (view_targets(targets, view, augment) != 255).all()
+    assert view_image(image, view, augment, MEAN).shape == (3, 16, 18)
+
+
+def test_a_vertical_flip_exchanges_top_and_bottom() -> None:
+    image, targets = pair(8, 10)
+    view = View((8, 10), (0, 0, 8, 10), True, (0.5,) * 4, upside=True)
+    expected = torch.from_numpy(image[::-1, ::-1].copy()).permute(2, 0, 1) / 255
+    torch.testing.assert_close(view_image(image, view, options(), MEAN), expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(view_targets(targets, view, options()), targets[::-1, ::-1])
+
+
+def test_turning_and_flipping_change_no_other_draw() -> None:
+    plain = [draw_view(40, 50, options(), np.random.default_rng(seed)) for seed in range(20)]
+    other = [draw_view(40, 50, options(rotate=30.0, flip=0.5), np.random.default_rng(seed)) for seed in range(20)]
+    assert [view[:4] for view in other] == [view[:4] for view in plain]
+    assert all(view.turn == 0 and not view.upside for view in plain)
+    assert -30 <= min(view.turn for view in other) < -10 < 10 < max(view.turn for view in other) <= 30
+    assert {view.upside for view in other} == {True, False}

@@ -12,7 +12,7 @@ from latentseg.cli import app
 from latentseg.data.datasets import open_dataset
 from latentseg.errors import DataError, UserError
 from latentseg.presets import load_config
-from latentseg.runs.folder import read_metrics
+from latentseg.runs.metrics import read_metrics
 
 STEPS = ["steps=1", "batch_size=2", "augment.crop=[64,64]", "model.head_channels=8", "model.weights_kind=none"]
 TINY = [*STEPS, "model.frozen=false", "cache=none", "threads=1", "device=cpu"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from latentseg.config import InferenceConfig
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import DataError, UserError
 from latentseg.inference.jobs import grouped
+from latentseg.inference.legend import legend
 from latentseg.inference.model import Model
 from latentseg.inference.predict import predict
 from latentseg.inference.stream import Pixels, Size
@@ -84,6 +86,12 @@ def test_a_turned_photo_is_predicted_upright(model: Model, tmp_path: Path) -> No
 def test_pictures(model: Model, tmp_path: Path) -> None:
     assert predict(model, [write(tmp_path / "street.jpg")], tmp_path / "out") == 1
     assert files(tmp_path / "out") == {"index/street.png", "overlay/street.png", "latent/street.png"}
+    for name, names, colors in (
+        ("legend.png", model.classes, model.run.palette),
+        ("latent_legend.png", [f"latent {number}" for number in range(4)], distinct_palette(4)),
+    ):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert np.array_equal(np.array(picture), legend(names, colors))
     prediction = model.predict(tmp_path / "street.jpg")
     palette = model.run.palette
     with Image.open(tmp_path / "out" / "index" / "street.png") as index:
@@ -101,6 +109,37 @@ def test_pictures(model: Model, tmp_path: Path) -> None:
     pixels = np.array(Image.open(tmp_path / "street.jpg")).astype(int)
     overlay = np.array(Image.open(tmp_path / "out" / "overlay" / "street.png")).astype(int)
     assert np.array_equal(overlay, (pixels + palette[prediction.labels]) // 2)
+
+
+def test_a_background_stays_unpainted_and_other_classes_as_asked(model: Model, run: Path, tmp_path: Path) -> None:
+    """By its name, or by the option; the index keeps its ids and colours."""
+    path = write(tmp_path / "a.png")
+    labels, pixels, palette = model.predict(path).labels, photo().astype(int), model.run.palette
+    names = list(model.classes)
+    shown = int(np.bincount(labels.ravel()).argmax())
+    names[shown] = "Background"
+    named = replace(model, run=replace(model.run, classes=tuple(names)))
+    asked = Model.open(run, overrides=[f"inference.unpainted=[{model.classes[shown]}]"])
+    none = replace(
+        named, run=replace(named.run, config=Model.open(run, overrides=["inference.unpainted=[]"]).run.config)
+    )
+    painted = (pixels + palette[labels]) // 2
+    bare = np.where((labels == shown)[..., None], pixels, painted)
+    for number, (one, expected) in enumerate(((named, bare), (asked, bare), (none, painted))):
+        predict(one, [path], tmp_path / f"out{number}")
+        assert np.array_equal(np.array(Image.open(tmp_path / f"out{number}" / "overlay" / "a.png")), expected)
+        assert np.array_equal(np.array(Image.open(tmp_path / f"out{number}" / "index" / "a.png")), labels)
+    other = Model.open(run, overrides=["inference.unpainted=[unicorn]"])
+    with pytest.raises(UserError, match=r"inference\.unpainted names unicorn; the classes are road, "):
+        predict(other, [path], tmp_path / "never")
+
+
+def test_a_legend_of_other_classes_is_not_mixed_in(model: Model, tmp_path: Path) -> None:
+    predict(model, [write(tmp_path / "a.png")], tmp_path / "out")
+    assert predict(model, [write(tmp_path / "b.png")], tmp_path / "out") == 1
+    other = replace(model, run=replace(model.run, classes=tuple(reversed(model.classes))))
+    with pytest.raises(UserError, match="is the legend of other classes"):
+        predict(other, [write(tmp_path / "c.png")], tmp_path / "out")
 
 
 def test_a_folder_keeps_its_relative_paths(model: Model, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck as TorchvisionBottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, Bottleneck, DeepLabResNet
+from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, Bottleneck, DeepLabResNet, StrideAt
 
 
 def tiny(layers: tuple[int, int, int, int] = (1, 2, 2, 2), width: int = 4) -> DeepLabResNet:
@@ -117,3 +117,34 @@ def test_resnet101() -> None:
     assert [round(65 / x.shape[-1]) for x in maps] == [4, 7, 7, 7]
     assert STRIDES == (4, 8, 8, 8)
     assert sum(isinstance(module, nn.Conv2d) for module in net.modules()) == 1 + 3 * 33 + 4
+
+
+@torch.no_grad()
+def test_equals_torchvisions_dilations_where_the_weights_want_them() -> None:
+    """Its DeepLab-v3: the first blocks of the dilated stages have the dilation of the stage before."""
+    torch.manual_seed(2)
+    dilated = [False, True, True]
+    theirs = TorchvisionResNet(TorchvisionBottleneck, [1, 2, 2, 2], replace_stride_with_dilation=dilated).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    ours = DeepLabResNet((1, 2, 2, 2), first_dilated=False).eval()
+    ours.load_state_dict(state | {"_extra_state": ours.get_extra_state()})
+    images = torch.rand(1, 3, 65, 65)
+    expected = torchvision_maps(theirs, images)
+    for mine, other in zip(ours(images), expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    ours.dilate_first(first_dilated=True)
+    assert (ours(images)[2] - expected[2]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("stride_at", ["1x1", "3x3"])
+@pytest.mark.parametrize("first_dilated", [True, False])
+def test_stride_and_dilations_travel_together(stride_at: StrideAt, first_dilated: bool) -> None:
+    """0 and 1 are what checkpoints held before there were other dilations."""
+    source = DeepLabResNet((1, 1, 1, 1), 4, stride_at, first_dilated)
+    assert int(source.get_extra_state()) == (stride_at == "1x1") + (0 if first_dilated else 2)
+    fresh = tiny((1, 1, 1, 1))
+    fresh.load_state_dict(source.state_dict())
+    assert (fresh.stride_at, fresh.first_dilated) == (stride_at, first_dilated)
+    first = fresh.layer4[0]
+    assert isinstance(first, Bottleneck)
+    assert first.conv2.dilation == ((4, 4) if first_dilated else (2, 2))

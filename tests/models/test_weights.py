@@ -219,7 +219,7 @@ def test_light_own_checkpoint_round_trip(tmp_path: Path) -> None:
     [
         ("lite0", "coco", "lite0 or latentseg or none"),
         ("lite0", "timm", "lite0 or latentseg or none"),
-        ("deeplab_resnet101", "lite0", "coco or caffe or torchvision or timm or latentseg or none"),
+        ("deeplab_resnet101", "lite0", "coco or caffe or torchvision or torchvision_coco or timm or latentseg or none"),
         ("resnet18", "lite0", "timm or latentseg or none"),
         ("resnet18", "torchvision", "timm or latentseg or none"),
     ],

@@ -9,6 +9,7 @@ from PIL import Image
 
 from latentseg.data.datasets import distinct_palette
 from latentseg.errors import UserError
+from latentseg.inference.pictures import spread
 from latentseg.presets import load_config
 from latentseg.report import pictures
 from latentseg.training.loop import train
@@ -20,7 +21,7 @@ def opened(uri: str) -> Image.Image:
 
 @pytest.mark.parametrize(("count", "found"), [(0, []), (2, [0, 1]), (4, [0, 1, 2, 3]), (100, [0, 33, 66, 99])])
 def test_images_are_spread_over_the_split(count: int, found: list[int]) -> None:
-    assert pictures.spread(count) == found
+    assert spread(count, 4) == found
 
 
 def test_a_map_keeps_its_colours_and_ignored_pixels_are_black() -> None:

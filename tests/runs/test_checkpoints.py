@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from latentseg.errors import RunError
 from latentseg.runs.checkpoints import (
     Checkpoints,
     load_module,
@@ -22,7 +23,6 @@ from latentseg.runs.checkpoints import (
     optimizer_tensors,
     write_atomically,
 )
-from latentseg.errors import RunError
 
 
 def some_tensors(seed: int = 0) -> dict[str, Tensor]:

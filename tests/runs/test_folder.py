@@ -11,18 +11,9 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
-from latentseg.runs.folder import (
-    LOCK,
-    Run,
-    check_run_folder,
-    create_run,
-    finite_or_none,
-    free_path,
-    open_run,
-    read_metrics,
-    recorded_precision,
-)
+from latentseg.runs.folder import LOCK, Run, check_run_folder, create_run, free_path, open_run, recorded_precision
 from latentseg.runs.log import Log
+from latentseg.runs.metrics import finite_or_none, read_metrics
 
 CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
 
@@ -33,7 +24,6 @@ def make(folder: Path, *overrides: str) -> Run:
     config = load_config("scenes", options)
     dataset = open_dataset(config.data)
     return create_run(folder, config, dataset, draw_split(dataset, config.data, config.seed))
-
 
 
 def test_a_run_folder_opens_as_it_was_made(tmp_path: Path) -> None:
@@ -117,7 +107,9 @@ def test_another_draw_is_another_run(tmp_path: Path) -> None:
         make(tmp_path / "run", "data.split_seed=5")
 
 
-@pytest.mark.parametrize("key", ["device=cpu", "threads=1", "workers=3", "checkpoint_every=7", "log_every=7", "data.check=quick"])
+@pytest.mark.parametrize(
+    "key", ["device=cpu", "threads=1", "workers=3", "checkpoint_every=7", "log_every=7", "data.check=quick"]
+)
 def test_options_that_may_change_on_the_way(tmp_path: Path, key: str) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(load_config("scenes")))
     check_run_folder(tmp_path, load_config("scenes", [key]), resume=True)

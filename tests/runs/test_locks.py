@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from latentseg.runs import locks
 from latentseg.errors import UserError
+from latentseg.runs import locks
 from latentseg.runs.locks import Owner, hold, live_owner, try_hold
 
 HOLDER = "import sys, time; from pathlib import Path; from latentseg.runs.locks import hold\n"

@@ -21,8 +21,8 @@ from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.presets import load_config
 from latentseg.runs.checkpoints import Checkpoints
-from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import hold, live_owner
+from latentseg.runs.metrics import read_metrics
 from latentseg.sweeps import run as sweeps
 from latentseg.sweeps import work as sweep_work
 from latentseg.sweeps.cells import Sweep, cell_lock, cell_state, read_done

@@ -15,8 +15,8 @@ from latentseg.data.plain import write_scenes
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.presets import dump_config, load_config
-from latentseg.runs.folder import read_metrics
 from latentseg.runs.locks import hold
+from latentseg.runs.metrics import read_metrics
 from latentseg.sweeps import work as sweep_work
 from latentseg.sweeps.cells import Sweep, cell_lock, cell_state, read_done
 from latentseg.sweeps.run import run_sweep

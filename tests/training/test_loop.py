@@ -46,6 +46,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_everything(whole_run: Path) -> None:
     names = {"config.yaml", "classes.json", "environment.json", "split", "metrics.jsonl", "tensorboard", "checkpoints"}
+    names.add("pictures")
     assert {path.name for path in whole_run.iterdir()} == names
     found = rows(whole_run)
     assert [row["step"] for row in found if "ce" in row] == [1, 2, 3, 4, 5, 6]

@@ -18,7 +18,8 @@ from latentseg.inference.evaluate import score_items
 from latentseg.metrics import Scores
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config
-from latentseg.runs.folder import open_run, read_metrics, recorded_precision
+from latentseg.runs.folder import open_run, recorded_precision
+from latentseg.runs.metrics import read_metrics
 from latentseg.training import loop, trainer
 from latentseg.training.loop import train
 from latentseg.training.trainer import Trainer, training_step

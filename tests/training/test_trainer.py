@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from latentseg.config import MethodConfig, StrongConfig
+from latentseg.data.balance import balanced_weights, class_pixels
 from latentseg.data.batches import Batch, batches
 from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
@@ -22,7 +23,7 @@ from latentseg.methods.latent import Latent
 from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay
-from latentseg.training.trainer import check_finite, total, training_step
+from latentseg.training.trainer import Trainer, check_finite, class_weights, total, training_step
 
 
 def test_methods_start_from_equal_weights_and_see_equal_labels() -> None:
@@ -157,3 +158,19 @@ def test_a_term_that_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(UserError, match=f"step 8: the term 'fake' is {value}"):
         check_finite(values, 7)
     check_finite({"real": torch.tensor(1.0)}, 7)
+
+
+def test_the_classes_weigh_as_configured() -> None:
+    dataset = open_dataset(tiny().data)
+    split = draw_split(dataset, tiny().data, 0)
+    assert class_weights(tiny(), dataset, split) is None
+    balanced = class_weights(tiny("optim.class_weights=balanced"), dataset, split)
+    assert balanced == tuple(balanced_weights(class_pixels(dataset, split.labeled)))
+    assert len(set(balanced)) > 3
+    given = ",".join(["2"] * 19)
+    assert class_weights(tiny(f"optim.class_weights=[{given}]"), dataset, split) == (2.0,) * 19
+    state = Trainer.open(tiny("optim.class_weights=balanced")).state
+    assert state.method.weights is not None
+    assert state.method.weights.tolist() == pytest.approx(balanced)
+    with pytest.raises(UserError, match="has 2 weights, the data set 19 classes"):
+        class_weights(tiny("optim.class_weights=[1,2]"), dataset, split)
