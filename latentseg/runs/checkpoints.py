@@ -277,8 +277,8 @@ def load_optimizer(name: str, optimizer: Optimizer, tensors: dict[str, Tensor], 
     parts = _state_parts(optimizer)
     if any(set(values) != parts for values in state.values()) or (begun and parts and not state):
         raise RunError(
-            f"the checkpoint lacks the optimizer's state of the {name}, so a run cannot go on from it as it would have; "
-            f"a new run can begin with its weights: latentseg train --from RUN"
+            f"the checkpoint lacks the optimizer's state of the {name}, so a run cannot go on from it as it would "
+            f"have; a new run can begin with its weights: latentseg train --from RUN"
         )
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -127,8 +127,9 @@ def recorded_precision(folder: Path, config: Config) -> Config:
 
 
 def _as_trained(config: Config) -> Config:
-    """The configuration without what changes no result: whether decoded images are kept in memory, and inference.mode,
-    which was `whole` where it is `auto` now.
+    """The configuration without what changes no result.
+
+    That is whether decoded images are kept in memory, and inference.mode, which was `whole` where it is `auto` now.
     """
     inference = config.inference.model_copy(update={"mode": config.inference.mode.replace("auto", "whole")})
     cache = config.cache if config.cache == "features" else "none"

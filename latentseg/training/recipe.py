@@ -1,11 +1,9 @@
 """The recipe chooses itself: options that fit the images, the labels and the machine, each with its reason."""
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +15,8 @@ from latentseg.data.pairs import header
 from latentseg.data.splits import Split
 from latentseg.engine import choose_device, memory_bytes
 from latentseg.errors import UserError
-from latentseg.presets import check_config, only_read
+from latentseg.found.choices import Choice
+from latentseg.presets import only_read
 
 Kind = Literal["photos", "aerial", "microscopy"]
 """What the images are: whether they have an upper side, and whether their scale means something."""
@@ -43,22 +42,9 @@ VITS = {
 PATCH = 14
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One option, why it is so, and what else there is."""
-
-    key: str
-    value: Any
-    reason: str
-    alternative: str = ""
-
-    @property
-    def override(self) -> str:
-        """As it is typed: key=value."""
-        return f"{self.key}={json.dumps(self.value)}"
-
-
-def choose_recipe(dataset: Dataset, split: Split, config: Config, kind: Kind = "photos") -> list[Choice]:
+def choose_recipe(
+    dataset: Dataset, split: Split, config: Config, kind: Kind = "photos", given: Collection[str] = ()
+) -> list[Choice]:
     """Choose the options that depend on the images, the labels and the machine.
 
     What measured best in docs/results.md is the choice; what was not measured says so in its reason.
@@ -66,8 +52,9 @@ def choose_recipe(dataset: Dataset, split: Split, config: Config, kind: Kind = "
     Args:
         dataset: Opened at any scale: `data.resize` is one of the choices.
         split: Its labelled and unlabelled images.
-        config: Device, seed and `validate_split` are read.
+        config: Device, seed and `validate_split` are read, and the method if it is given.
         kind: What the images are.
+        given: Dotted names of options that somebody has set: they are not chosen.
 
     Raises:
         UserError: No image can be read, or there is no such device.
@@ -83,26 +70,9 @@ def choose_recipe(dataset: Dataset, split: Split, config: Config, kind: Kind = "
         *_length(device, dataset, config, trained),
         *_rare(dataset, split),
     ]
-    method = str(made[0].value)
+    method = config.method.name if "method.name" in given else str(made[0].value)
     read = set(only_read([choice.override for choice in made], method))
-    return [choice for choice in made if choice.override in read]
-
-
-def with_choices(config: Config, choices: Sequence[Choice], given: Sequence[str] = ()) -> Config:
-    """The configuration with the choices, but for the options in `given` (dotted names), which the user has set.
-
-    Raises:
-        UserError: The choices do not fit what was given.
-    """
-    values = config.model_dump(mode="json")
-    for choice in choices:
-        if choice.key not in given:
-            *sections, name = choice.key.split(".")
-            part = values
-            for section in sections:
-                part = part[section]
-            part[name] = choice.value
-    return check_config(values, "the chosen options")
+    return [choice for choice in made if choice.override in read and choice.key not in given]
 
 
 def image_sizes(items: Sequence[Item], config: Config) -> list[tuple[int, int]]:
@@ -165,6 +135,10 @@ def _encoder(device: torch.device) -> list[Choice]:
     return [
         Choice("model.encoder", name, f"a GPU of {memory:.0f} GB; {load}", "lite0, which needs no download"),
         Choice("model.weights_kind", "timm", "the kind of these weights"),
+        Choice("model.frozen", False, "a GPU trains it along", "true, with cache=features and augment.views=4"),
+        Choice("cache", "none", "features that change are not kept"),
+        Choice("augment.views", None, "a new view each epoch"),
+        Choice("augment.labeled_views", None, "a new view each epoch"),
         Choice("model.head_stride", PATCH, "its patch"),
         Choice("batch_size", batch, f"for {memory:.0f} GB, by rule of thumb", "smaller if memory runs out; --dry-run"),
         Choice("optim.name", "adamw", "suits vision transformers", "sgd"),

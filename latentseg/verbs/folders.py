@@ -1,7 +1,7 @@
 """A folder in place of a preset, and `latentseg init`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from latentseg.verbs.common import Overrides, console, show
 if TYPE_CHECKING:
     from latentseg.found.choices import Found  # verbs answer before NumPy is there
 
+Kind = Literal["photos", "aerial", "microscopy"]
 BASE = "folder"
 """Preset of what a folder does not decide."""
 
@@ -30,7 +31,7 @@ def in_place(source: str, overrides: list[str]) -> tuple[str, list[str]]:
     Raises:
         DataError: It cannot be read as a data set.
     """
-    return BASE, [*_look(Path(source), overrides).overrides, *overrides]
+    return BASE, [*_look(Path(source), overrides, "photos").overrides, *overrides]
 
 
 def load_source(source: str, overrides: list[str]) -> Config:
@@ -41,7 +42,7 @@ def load_source(source: str, overrides: list[str]) -> Config:
         DataError: As `in_place`.
     """
     if is_data_folder(source):
-        source, overrides = in_place(source, overrides)
+        source, overrides = BASE, [*_look(Path(source), overrides).overrides, *overrides]
     return load_config(source, overrides)
 
 
@@ -49,6 +50,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="A folder of images and labels.", metavar="PHOTOS")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The YAML file; PHOTOS.yaml if not given.")] = None,
+    kind: Annotated[Kind, typer.Option(help="What the images are.")] = "photos",
 ) -> None:
     """Look at a folder, and write a YAML file of all that was decided, with the reasons and the alternatives.
 
@@ -59,7 +61,7 @@ def init(
     path = out or Path(f"{folder.resolve().name}.yaml")
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file with --out")
-    found = _look(folder, overrides or [])
+    found = _look(folder, overrides or [], kind)
     text = document(found, BASE, overrides or [])
     try:
         path.write_text(text, encoding="utf-8")
@@ -69,9 +71,20 @@ def init(
     console.print(f"{path}: look at it, then type: latentseg train {path}", markup=False, highlight=False)
 
 
-def _look(folder: Path, overrides: list[str]) -> "Found":
+def _look(folder: Path, overrides: list[str], kind: Kind | None = None) -> "Found":
+    """What lies in a folder; with a kind of images, the recipe for it, too. It is printed."""
+    from latentseg.data.datasets import open_dataset  # noqa: PLC0415
+    from latentseg.data.splits import draw_split  # noqa: PLC0415
     from latentseg.found.recognise import recognise  # noqa: PLC0415
 
     found = recognise(folder, overrides)
+    if kind:
+        from latentseg.training.recipe import choose_recipe  # noqa: PLC0415 - slow (PyTorch)
+
+        config = load_config(BASE, [*found.overrides, *overrides], keep_unread=True)
+        dataset = open_dataset(config.data)
+        given = {override.partition("=")[0].strip() for override in overrides}
+        split = draw_split(dataset, config.data, config.seed)
+        found.choices += choose_recipe(dataset, split, config, kind, given | {choice.key for choice in found.choices})
     show(found.table())
     return found

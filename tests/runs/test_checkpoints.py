@@ -164,14 +164,14 @@ def test_a_failed_write_names_the_last_good_checkpoint(
     """A disk that refuses to remove the temporary file, too, changes nothing of that."""
     monkeypatch.setattr(os, "fsync", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(RunError, match="No space left .*There is none before"):
+    with pytest.raises(RunError, match=r"No space left .*There is none before"):
         checkpoints.save(1, some_tensors())
     monkeypatch.undo()
     checkpoints.save(2, some_tensors())
     monkeypatch.setattr(os, "fsync", refuse)
-    for save in (checkpoints.save, lambda step, tensors: checkpoints.save_best(step, tensors, 0.5)):
+    for saving in (checkpoints.save, lambda step, tensors: checkpoints.save_best(step, tensors, 0.5)):
         with pytest.raises(RunError, match=r"last good checkpoint is step_00000002\.safetensors: make room"):
-            save(4, some_tensors())
+            saving(4, some_tensors())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_every_bit_of_the_head_and_some_of_the_rest(checkpoints: Checkpoints) ->
         path.write_bytes(flipped)
         entry = checkpoints.last()
         assert entry is not None
-        with pytest.raises(RunError, match="truncated or altered|not a safetensors file"):
+        with pytest.raises(RunError, match=r"truncated or altered|not a safetensors file"):
             checkpoints.read(entry)
 
 
@@ -296,8 +296,8 @@ LIES = {"steps": [{"file": "step_00000004.safetensors", "step": 1, "sha256": "0"
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "[]", '{"steps": [', "3", '{"steps": null, "best": null}', '{"steps": [3], "best": 3}', "\xff", NESTED]
-    + [json.dumps(LIES), json.dumps({"steps": [], "best": None}), "1" * 5000],
+    [None, "", "[]", '{"steps": [', "3", '{"steps": null, "best": null}', '{"steps": [3], "best": 3}', "\xff", NESTED,
+     json.dumps(LIES), json.dumps({"steps": [], "best": None}), "1" * 5000],
 )  # fmt: skip
 def test_the_index_is_made_from_the_files(checkpoints: Checkpoints, text: str | None) -> None:
     checkpoints.save(2, some_tensors(2))

@@ -78,8 +78,8 @@ def test_a_run_folder_that_was_half_made_is_made_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[" * 100_000, '[{"name": "a", "color": [0, 0, 256]}]', '[{"name": "a", "color": [-1, 0, 0]}]', '[{"name": "a"}]']
-    + ['[{"name": "a", "color": [1, 2]}]', '{"name": 3}', "7", "null"],
+    ["", "[" * 100_000, '[{"name": "a", "color": [0, 0, 256]}]', '[{"name": "a", "color": [-1, 0, 0]}]',
+     '[{"name": "a"}]', '[{"name": "a", "color": [1, 2]}]', '{"name": 3}', "7", "null"],
 )  # fmt: skip
 def test_classes_of_others_that_make_no_sense_are_one_message(tmp_path: Path, text: str) -> None:
     folder = make(tmp_path / "run").folder

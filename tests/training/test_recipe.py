@@ -13,9 +13,10 @@ from latentseg.config import Config
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import DataError
+from latentseg.found.choices import Choice
 from latentseg.presets import load_config
 from latentseg.training import recipe
-from latentseg.training.recipe import Choice, Kind, choose_recipe, image_sizes, with_choices
+from latentseg.training.recipe import Kind, choose_recipe, image_sizes
 
 
 def opened(root: Path, *options: str) -> tuple[Dataset, Split, Config]:
@@ -120,9 +121,13 @@ def test_a_gpu_takes_a_vision_transformer_of_its_size(
     assert found["batch_size"].value == batch
     assert found["optim.name"].value == "adamw"
     assert found["augment.crop"].value == [308, 420]  # whole patches, three quarters of 400 x 560
-    assert not {"model.frozen", "cache", "augment.views"} & found.keys()
-    config = with_choices(load_config("scenes", ["device=cpu"]), choices)
-    assert config.model.head_stride == 14
+    config = load_config("folder", ["device=cpu", *(choice.override for choice in choices)])
+    assert (config.model.head_stride, config.model.frozen, config.cache, config.augment.views) == (
+        14,
+        False,
+        "none",
+        None,
+    )
 
 
 def test_weights_that_are_here_are_not_downloaded(
@@ -148,14 +153,14 @@ def test_every_choice_has_a_reason_and_the_configuration_takes_it(folder_set: Ca
     dataset, split, config = opened(folder_set(), "data.labeled=2")
     choices = choose_recipe(dataset, split, config)
     assert all(choice.reason for choice in choices)
-    made = with_choices(config, choices, given=["steps", "augment.scale"])
-    assert (made.steps, made.augment.scale) == (config.steps, config.augment.scale)
+    made = load_config("folder", [f"data.root={dataset.root}", *(choice.override for choice in choices)])
     assert made.data.resize == 1.0
     assert made.method.name == "latent_match"
-    again = load_config("folder", [f"data.root={dataset.root}", *(choice.override for choice in choices)])
-    assert again.model_copy(update={"device": "cpu", "data": made.data}) == with_choices(config, choices).model_copy(
-        update={"data": made.data}
-    )
+    given = ["steps", "augment.scale", "method.name"]
+    plain = load_config("folder", [f"data.root={dataset.root}", "method.name=supervised"])
+    left = {choice.key for choice in choose_recipe(dataset, split, plain, given=given)}
+    assert not left & {*given, "method.threshold", "method.grid"}  # nor what the given method does not read
+    assert "augment.crop" in left
 
 
 def test_sizes_come_from_headers_and_bad_files_are_left_to_the_check(folder_set: Callable[..., Path]) -> None:
