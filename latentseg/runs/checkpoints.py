@@ -212,6 +212,14 @@ def _is_whole(content: bytes, entry: Entry) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
+def _sealed(name: str, seal: dict[str, Any]) -> Entry:
+    """What a seal says; it may raise whatever a text of others makes of that."""
+    step, best, miou, sha256 = (seal[key] for key in ("step", "best", "miou", "sha256"))
+    if type(step) is not int or type(best) is not bool or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(seal)
+    return Entry(name, step, best, miou if isinstance(miou, float) else None, sha256)
+
+
 def _entry(path: Path, noted: dict[str, dict[str, Any]]) -> Entry | None:
     """What a file says of itself; None if it is gone, or no checkpoint by head, name and index."""
     try:
@@ -220,11 +228,7 @@ def _entry(path: Path, noted: dict[str, dict[str, Any]]) -> Entry | None:
             head = json.loads(file.read(length) if length <= LARGEST_HEAD else b"")
         strings = head.get("__metadata__")
         if strings is not None:
-            seal = json.loads(strings[SEAL])
-            step, best, miou, sha256 = (seal[key] for key in ("step", "best", "miou", "sha256"))
-            if type(step) is not int or type(best) is not bool or not re.fullmatch("[0-9a-f]{64}", sha256):
-                raise ValueError
-            return Entry(path.name, step, best, miou if isinstance(miou, float) else None, sha256)
+            return _sealed(path.name, json.loads(strings[SEAL]))
         kind: Kind = "earlier"
     except FileNotFoundError:
         return None  # just dropped by the process that trains
