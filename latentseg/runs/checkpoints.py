@@ -212,7 +212,7 @@ def _is_whole(content: bytes, entry: Entry) -> bool:
     return digest.hexdigest() == entry.sha256
 
 
-def _sealed(name: str, seal: dict[str, Any]) -> Entry:
+def _of_seal(name: str, seal: dict[str, Any]) -> Entry:
     """What a seal says; it may raise whatever a text of others makes of that."""
     step, best, miou, sha256 = (seal[key] for key in ("step", "best", "miou", "sha256"))
     if type(step) is not int or type(best) is not bool or not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -228,7 +228,7 @@ def _entry(path: Path, noted: dict[str, dict[str, Any]]) -> Entry | None:
             head = json.loads(file.read(length) if length <= LARGEST_HEAD else b"")
         strings = head.get("__metadata__")
         if strings is not None:
-            return _sealed(path.name, json.loads(strings[SEAL]))
+            return _of_seal(path.name, json.loads(strings[SEAL]))
         kind: Kind = "earlier"
     except FileNotFoundError:
         return None  # just dropped by the process that trains
