@@ -70,6 +70,17 @@ def track_steps(steps: int, start: int, shown: bool = True) -> Iterator[Show]:
         yield show
 
 
+def few_scored(iou: object, over: str) -> str:
+    """` (13 of 19 classes scored)` where the mean leaves classes out; else nothing.
+
+    Args:
+        iou: IoU of each class as the log has it, None for an absent one.
+        over: `inference.miou_over`.
+    """
+    known = [value is not None and (over != "hit" or value > 0) for value in iou] if isinstance(iou, list) else []
+    return "" if over == "all" or all(known) else f" ({sum(known)} of {len(known)} classes scored)"
+
+
 def track(things: Iterable[Thing], what: str, count: int | None = None) -> Iterator[Thing]:
     """Yield the things one by one, with progress and the time left.
 

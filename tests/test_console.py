@@ -22,3 +22,15 @@ def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsy
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(console.track([1, 2], "reading")) == [1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_a_mean_over_fewer_classes_says_so() -> None:
+    iou = [0.5, 0.0, None]
+    assert console.few_scored(iou, "occurring") == " (2 of 3 classes scored)"
+    assert console.few_scored(iou, "hit") == " (1 of 3 classes scored)"
+    assert (
+        console.few_scored(iou, "all")
+        == console.few_scored([0.5, 0.0], "occurring")
+        == console.few_scored(None, "occurring")
+        == ""
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentseg.config import Config
+from latentseg.console import few_scored
 from latentseg.errors import RunError, UserError
 from latentseg.presets import load_run
 from latentseg.runs.metrics import read_metrics
@@ -30,6 +31,8 @@ class Listed:
     """Of the last validation, in 0..1."""
     best: float | None
     """The highest one."""
+    few: str
+    """Said of both where they are means over fewer classes than there are."""
     changed: float
     """When it was last written to, in seconds since 1970."""
 
@@ -37,7 +40,7 @@ class Listed:
         """Its line of the table, as text."""
         data = self.config.data
         name = data.kind if data.root is None else f"{data.kind} {Path(data.root).name}"
-        scores = ("-" if score is None else f"{100 * score:.2f}" for score in (self.miou, self.best))
+        scores = ("-" if score is None else f"{100 * score:.2f}{self.few}" for score in (self.miou, self.best))
         at = f"{self.step} of {self.config.steps}" if self.step < self.config.steps else str(self.step)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.changed))
         shown = str(self.folder.relative_to(root)) if self.folder != root else str(root)
@@ -86,4 +89,6 @@ def _listed(folder: Path) -> Listed:
     changed = max(path.stat().st_mtime for path in paths)
     step = max((row["step"] for row in rows), default=0)
     last, best = (scores[-1], max(scores)) if scores else (None, None)
-    return Listed(folder, config, len(labels.splitlines()), step, last, best, changed)
+    classes = next((row.get(f"{config.validate_split}_iou") for row in reversed(rows) if name in row), None)
+    few = few_scored(classes, config.inference.miou_over)
+    return Listed(folder, config, len(labels.splitlines()), step, last, best, few, changed)

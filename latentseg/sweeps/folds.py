@@ -54,7 +54,9 @@ def _table(classes: Sequence[str], scores: list[dict[str, Any]]) -> Table:
     for head in ("class", "mean", "deviation", "folds"):
         table.add_column(head, justify="left" if head == "class" else "right")
     rows = [(name, [score["iou"][i] for score in scores]) for i, name in enumerate(classes)]
-    for name, found in [*rows, ("mIoU", [score["miou"] for score in scores])]:
+    some = any(value is None for score in scores for value in score["iou"])
+    mean_name = "mIoU (over the classes that a fold shows)" if some else "mIoU"
+    for name, found in [*rows, (mean_name, [score["miou"] for score in scores])]:
         known = [100 * value for value in found if value is not None]
         mean = f"{statistics.mean(known):.1f}" if known else "absent"
         spread = f"{statistics.stdev(known):.1f}" if len(known) > 1 else ""

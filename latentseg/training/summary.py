@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from latentseg.console import few_scored
 from latentseg.runs.folder import PICTURES, Run
 from latentseg.runs.metrics import read_metrics
 
@@ -18,7 +19,8 @@ def summary(run: Run) -> RenderableType:
     parts: list[RenderableType] = [_table(run, rows[-1])] if rows else []
     if rows:
         best = max(rows, key=lambda row: float(row[name]))
-        parts.append(Text(f"best: mIoU {100 * best[name]:.2f} after step {best['step']} (--checkpoint best)"))
+        few = few_scored(best.get(f"{run.config.validate_split}_iou"), run.config.inference.miou_over)
+        parts.append(Text(f"best: mIoU {100 * best[name]:.2f}{few} after step {best['step']} (--checkpoint best)"))
     folder = shlex.quote(str(run.folder))
     if (run.folder / PICTURES).is_dir():
         parts.append(Text(f"pictures (image, truth, prediction): {run.folder / PICTURES}"))
@@ -36,5 +38,6 @@ def _table(run: Run, row: dict[str, object]) -> Table:
         absent = iou is None or math.isnan(iou)
         table.add_row(Text(name), "absent" if absent else f"{100 * iou:.2f}")
     table.add_section()
-    table.add_row("mIoU", f"{100 * float(str(row[f'{split}_miou'])):.2f}")
+    few = few_scored(found, run.config.inference.miou_over)
+    table.add_row("mIoU", f"{100 * float(str(row[f'{split}_miou'])):.2f}{few}")
     return table
