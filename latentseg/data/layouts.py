@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
+from latentseg.data.class_file import listed_classes
 from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_color
 from latentseg.data.files import data_folder, files_by_stem, is_file, listing, read_text, shorten, voc_root
 from latentseg.data.images import IGNORE_INDEX
-from latentseg.data.pairing import near_names, orphan_notes
-from latentseg.errors import DataError, UserError
+from latentseg.data.pairing import maskless_notes, near_names, orphan_notes, unread_notes
+from latentseg.errors import UserError
 from latentseg.scenes.draw import CLASSES, PALETTE
 
 HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
 SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
-NO_CLASS = "__ignore__"
-"""First line of LabelMe's labels.txt: its id is -1, saved as 255, so that the next line has the id 0."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +132,10 @@ def _folder(config: DataConfig) -> Layout:
         splits[split] = [Item(i, path, of_stem.get(i)) for i, path in files_by_stem(images / split).items()]
         bare = [item.id for item in splits[split] if item.mask is None]
         notes += orphan_notes(split, masks / split, sorted(of_stem.keys() - {item.id for item in splits[split]}), bare)
-    names, more = _listed_classes(root / "classes.txt")
+        notes += maskless_notes(masks, split) if not of_stem else []
+    notes += unread_notes(images, list(splits), config.unlabeled)
+    names, more = listed_classes(root / "classes.txt")
     return Layout(root, splits, names or None, notes=(*notes, *more))
-
-
-def _listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Names of the classes in a file, one a line, and notes; none if there is no file."""
-    lines = [line.strip() for line in read_text(path).splitlines()] if path.is_file() else []
-    names = [line for line in lines if line]
-    if NO_CLASS not in names:
-        return tuple(names), []
-    if names[0] != NO_CLASS:
-        raise DataError(
-            f"{NO_CLASS} is no class, and stands among the classes", "remove its line, or put it first", path
-        )
-    second = f", so {names[1]} is id 0" if len(names) > 1 else ""
-    return tuple(names[1:]), [f"{path} begins with LabelMe's {NO_CLASS} (id -1, saved as 255): it is no class{second}"]
 
 
 def scenes_layout(config: DataConfig) -> Layout:
