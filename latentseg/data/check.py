@@ -17,7 +17,7 @@ from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.files import first_three
 from latentseg.data.images import IGNORE_INDEX
-from latentseg.data.leaks import leak_notes, refuse_scored, shared_masks
+from latentseg.data.leaks import leak_notes, own_masks, refuse_scored, shared_masks
 from latentseg.data.lists import image_key, kept_out_items
 from latentseg.data.masks import read_mask
 from latentseg.data.pairing import listing_notes
@@ -69,13 +69,15 @@ def check_data(
                 blank += [item.id] if role == LABELED and found.counts.values == {IGNORE_INDEX} else []
     about_classes = [*_mask_notes(dataset, counts, bad), *class_notes(dataset.classes, counts)]
     blank_ones = _blank_notes(blank, counts[LABELED].masks, about_classes)
+    good, good_scored = _without(split, scored, bad)
     notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
-        notes += [*shared_masks(split.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
+        notes += [*shared_masks(split.labeled), *own_masks(good.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
         notes += leak_notes("unlabeled", split.unlabeled, kept_out)
         train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
-        notes += listing_notes(dataset.config, dataset.root, train)
-    return Report(dataset, *_without(split, scored, bad), len(jobs), bad, notes, about_classes, dict(counts))
+        masks = [item.mask for _, item in (*jobs, *(("train", each) for each in dataset.items("train"))) if item.mask]
+        notes += listing_notes(dataset.config, dataset.root, train, masks)
+    return Report(dataset, good, good_scored, len(jobs), bad, notes, about_classes, dict(counts))
 
 
 def check_set(config: Config, out: Path | None = None) -> tuple[Table, Report]:
@@ -94,6 +96,8 @@ def check_set(config: Config, out: Path | None = None) -> tuple[Table, Report]:
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
     scored = {name: dataset.items(name) for name in ("val", "test", "holdout") if dataset.has(name)}
+    able = {name for name, items in scored.items() if any(item.has_labels for item in items)}
+    scored = {name: items for name, items in scored.items() if name in {*able, config.validate_split}}
     report = check_data(dataset, split, scored, config.data.check)
     report.notes.extend(no_score_notes(dataset, config.validate_split))
     if out:

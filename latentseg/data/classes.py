@@ -92,6 +92,8 @@ def class_notes(names: Sequence[str], counts: dict[str, MaskCounts]) -> list[str
         read = [f"{labeled.masks} labelled", *(f"{found.masks} of {role}" for role, found in scored.items())]
         why = "mask values or names may be meant otherwise"
         notes.append(f"{_named(names, nowhere)} in no mask that was read ({', '.join(read)}): {why}")
+    if blank := [role for role, found in scored.items() if found.values == {IGNORE_INDEX}]:
+        notes.append(f"no pixel of {', '.join(blank)} has a label: there is nothing to score")
     if len(labeled.values - {IGNORE_INDEX}) == 1:
         only = names[min(labeled.values)]
         notes.append(f"all labelled pixels are of one class, {only}: there is nothing to tell apart")

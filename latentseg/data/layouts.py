@@ -8,20 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from latentseg.config import DataConfig
+from latentseg.data.class_file import listed_classes
 from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, color_entries, voc_color
 from latentseg.data.drawn.store import drawn_masks
 from latentseg.data.files import data_folder, home_path, is_file, listing, read_text, shorten, voc_root
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.pair_lists import read_pair_list
-from latentseg.data.pairing import near_names, orphan_notes
+from latentseg.data.pairing import near_names, orphan_notes, unread_notes
 from latentseg.data.templates import SPLITS, Row, match_pairs, plain_pairs
-from latentseg.errors import DataError, UserError
+from latentseg.errors import UserError
 from latentseg.scenes.draw import CLASSES, PALETTE
 
 HOLDOUT_SEED = 0  # the held-out images stay the same whatever the run's seed
 SCENES_APART = 1_000_000  # distance between the first scenes of train, val and test
-NO_CLASS = "__ignore__"
-"""First line of LabelMe's labels.txt: its id is -1, saved as 255, so that the next line has the id 0."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _voc(config: DataConfig) -> Layout:
             notes += orphan_notes(split, masks, sorted(near), bare)
     listed = color_entries(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else []
     named = {name: color for color, name in listed}
-    names = tuple(named) or _listed_classes(root / "class_names.txt")[0] or VOC_CLASSES
+    names = tuple(named) or listed_classes(root / "class_names.txt")[0] or VOC_CLASSES
     colors = dict(enumerate(named.values())) or {i: voc_color(i) for i in range(len(names))}
     values = {i: i for i in range(len(names))}
     return Layout(root, splits, names, values, colors, tuple(notes))
@@ -141,7 +140,7 @@ def _cityscapes(config: DataConfig) -> Layout:
 
 def _folder(config: DataConfig) -> Layout:
     root = data_folder(config.root, config.kind)
-    names, notes = _listed_classes(root / "classes.txt")
+    names, notes = listed_classes(root / "classes.txt")
     if isinstance(config.pairs, str):
         rows = read_pair_list(root / home_path(config.pairs), root)
     elif config.pairs is not None:
@@ -153,6 +152,7 @@ def _folder(config: DataConfig) -> Layout:
         for split in _split_folders(images):
             more, found = plain_pairs(images, masks, split)
             rows, notes = [*rows, *more], [*notes, *found]
+        notes += unread_notes(images, _split_folders(images), config.unlabeled)
     kept = _split_folders(images) if config.pairs is None else []
     return Layout(root, _by_split(rows, notes, kept), names or None, notes=tuple(notes))
 
@@ -191,20 +191,6 @@ def _by_split(rows: list[Row], notes: list[str], kept: list[str]) -> dict[str, l
         elif items or split in kept:
             splits[split] = items
     return splits
-
-
-def _listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Names of the classes in a file, one a line, and notes; none if there is no file."""
-    lines = [line.strip() for line in read_text(path).splitlines()] if path.is_file() else []
-    names = [line for line in lines if line]
-    if NO_CLASS not in names:
-        return tuple(names), []
-    if names[0] != NO_CLASS:
-        raise DataError(
-            f"{NO_CLASS} is no class, and stands among the classes", "remove its line, or put it first", path
-        )
-    second = f", so {names[1]} is id 0" if len(names) > 1 else ""
-    return tuple(names[1:]), [f"{path} begins with LabelMe's {NO_CLASS} (id -1, saved as 255): it is no class{second}"]
 
 
 def scenes_layout(config: DataConfig) -> Layout:

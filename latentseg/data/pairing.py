@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from latentseg.config import DataConfig
-from latentseg.data.files import first_three, home_path, skipped_note
+from latentseg.data.files import first_three, home_path, listing, skipped_note
 
 SEPARATORS = "-_. "  # the first one is no range in a pattern
 FEW_VALUES = 64
@@ -29,7 +29,8 @@ def orphan_notes(split: str, folder: Path, masks: list[str], bare: list[str]) ->
     near = near_names(masks, bare)
     example = next(iter(near), masks[0])
     if example not in near:
-        why = "; an image of the same name is missing"
+        images = f", those without a mask are {first_three(iter(bare))}" if bare else ""
+        why = f"; an image of the same name is missing{images}"
     elif unicodedata.normalize("NFC", example) == unicodedata.normalize("NFC", near[example]):
         why = f", beside the image {near[example]}: the same letters, once composed (NFC) and once not (NFD)"
     else:
@@ -38,6 +39,30 @@ def orphan_notes(split: str, folder: Path, masks: list[str], bare: list[str]) ->
     also = f"; also {names}" if names else ""
     text = f"{len(masks)} masks of {split} belong to no image, and {len(bare)} images have no mask: mask {example}{why}"
     return [f"{text}{also}. A mask bears the name of its image: rename those in {folder}"]
+
+
+def maskless_notes(masks: Path, split: str) -> list[str]:
+    """Notes on a split without any mask: where they are looked for, and what is there.
+
+    Args:
+        masks: The folder of all masks.
+        split: Its folder is missing, or holds no mask.
+    """
+    folder = masks / split
+    inside = f"holds {listing(folder)}" if folder.is_dir() else "is missing"
+    meant = f"no image of {split} has a mask: a mask is a file of the image's name in {folder}"
+    return [f"{meant}, which {inside}; {masks} holds {listing(masks)}"]
+
+
+def unread_notes(images: Path, splits: list[str], unlabeled: list[str]) -> list[str]:
+    """A note on folders of images that are no split, and that `data.unlabeled` does not name."""
+    named = {home_path(name).resolve() for name in unlabeled}
+    folders = [path for path in sorted(images.iterdir()) if path.is_dir() and path.name not in splits]
+    left = [path for path in folders if path.resolve() not in named and not path.name.startswith(".")]
+    if not left:
+        return []
+    note = f"folders in {images} that are not read: {first_three(path.name for path in left)}. The splits are called "
+    return [f"{note}train, val and test; unlabelled images are named by data.unlabeled=[FOLDER]"]
 
 
 def near_names(masks: Iterable[str], images: Iterable[str]) -> dict[str, str]:
@@ -59,23 +84,28 @@ def _forms(name: str) -> list[str]:
     return forms
 
 
-def listing_notes(config: DataConfig, root: Path, images: list[Path]) -> list[str]:
+def listing_notes(config: DataConfig, root: Path, images: list[Path], masks: list[Path]) -> list[str]:
     """Notes on files that are left out, and on masks among the images.
 
     Args:
         config: Which folders are searched.
         root: Of the data set.
         images: Training images.
+        masks: Of the data set.
     """
     parts = [root / name for name in ("images", "masks", "labels")] if config.kind == "folder" else []
     folders = [*(part for part in parts if part.is_dir()), *map(home_path, config.unlabeled)]
     notes = [note for folder in folders for note in skipped_note(folder)]
-    if masks := mask_like(images):
-        names = first_three(path.name for path in masks)
+    if found := mask_like(images):
+        names = first_three(path.name for path in found)
         notes.append(
-            f"{len(masks)} of {len(images)} training images look like masks ({names}: one channel, few values, named "
-            f"after another image): move them out of {masks[0].parent}"
+            f"{len(found)} of {len(images)} training images look like masks ({names}: one channel, few values, named "
+            f"after another image): move them out of {found[0].parent}"
         )
+    known = {path.resolve() for path in masks}
+    if found := [path for path in images if path.resolve() in known]:
+        names = first_three(path.name for path in found)
+        notes.append(f"{len(found)} of {len(images)} training images are masks of the data set: {names}")
     return notes
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from latentseg.config import DataConfig
 from latentseg.data.cover import cover_classes
 from latentseg.data.datasets import Dataset, Item
-from latentseg.data.files import home_path, image_files, is_folder, shorten
+from latentseg.data.files import home_path, image_files, is_folder, shorten, skipped_note
 from latentseg.data.lists import image_key, read_list
 from latentseg.errors import DataError, UserError
 
@@ -141,7 +141,9 @@ def _draw(dataset: Dataset, config: DataConfig, number: int, seed: int) -> tuple
 
 def _names(dataset: Dataset) -> str:
     """What to do about images without masks."""
-    return "; ".join(dataset.notes) or "a mask is a file of the image's name in the masks' folder"
+    parts = [dataset.root / name for name in ("masks", "labels")] if dataset.root else []
+    left_out = [note for part in parts if part.is_dir() for note in skipped_note(part)]
+    return "; ".join([*dataset.notes, *left_out]) or "a mask is a file of the image's name in the masks' folder"
 
 
 def _further(folders: list[str], labeled: Set[str | Path], known: Set[str | Path]) -> list[Item]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentseg.data.files import IMAGE_SUFFIXES, files_by_stem, image_files
-from latentseg.data.pairing import orphan_notes
+from latentseg.data.pairing import maskless_notes, orphan_notes
 from latentseg.errors import DataError, UserError
 
 SPLITS = {
@@ -115,7 +115,8 @@ def plain_pairs(images: Path, masks: Path, split: str) -> tuple[list[Row], list[
     of_stem = files_by_stem(masks / split)
     rows = [Row(split, name, path, of_stem.get(name)) for name, path in files_by_stem(images / split).items()]
     bare = [row.id for row in rows if row.mask is None]
-    return rows, orphan_notes(split, masks / split, sorted(of_stem.keys() - {row.id for row in rows}), bare)
+    notes = orphan_notes(split, masks / split, sorted(of_stem.keys() - {row.id for row in rows}), bare)
+    return rows, notes if of_stem else [*notes, *maskless_notes(masks, split)]
 
 
 def _add(known: dict[tuple[str, str], Path], key: tuple[str, str], path: Path) -> None:

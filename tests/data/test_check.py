@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checking import notes_of, report_of
+from conftest import write_pair
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -219,3 +220,14 @@ def test_the_verb_takes_a_folder(folder_set: Callable[..., Path], tmp_path: Path
     assert isinstance(done.exception, DataError)
     assert done.exception.status == 3
     assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 1
+
+
+def test_test_images_without_masks_are_no_trouble(folder_set: Callable[..., Path]) -> None:
+    root = folder_set()
+    write_pair(root / "images/test/00.png", None, 7, (12, 16), 3)
+    _, report = check_set(load_config("folder", [f"data.root={root}", "data.labeled=all"]))
+    assert (report.images, report.bad) == (8, [])
+    assert any(note.startswith("no image of test has a mask: ") for note in report.notes)
+    write_pair(root / "images/test/01.png", root / "masks/test/01.png", 8, (12, 16), 3)
+    with pytest.raises(DataError, match="1 of 10 images cannot be used"):  # some have masks: one is missing
+        check_set(load_config("folder", [f"data.root={root}", "data.labeled=all"]))

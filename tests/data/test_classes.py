@@ -57,6 +57,11 @@ def test_classes_without_pixels_are_named() -> None:
     assert notes[1] == "all labelled pixels are of one class, ground: there is nothing to tell apart"
 
 
+def test_a_split_without_a_label_is_noted() -> None:
+    (note,) = class_notes(NAMES, {"labeled": counts([[0, 1, 2]]), "val": counts([[255]]), "test": counts([[0, 255]])})
+    assert note == "no pixel of val has a label: there is nothing to score"
+
+
 def test_values_that_want_a_map_are_recognised() -> None:
     config = DataConfig()
     (note,) = mask_notes(config, 2, counts([[0, 255]]))

@@ -1,9 +1,11 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checking import notes_of
 from PIL import Image
 
 from latentseg.config import DataConfig
@@ -173,3 +175,32 @@ def test_a_value_is_no_class_and_ignored_at_once(folder_set: Callable[..., Path]
         open_dataset(DataConfig(root=root, ignored_values=[2]))
     assert len(open_dataset(DataConfig(root=root, ignored_values=[3, 255])).classes) == 3
     assert len(open_dataset(DataConfig(root=root, ignored_values=[0], class_map={0: 0})).classes) == 3
+
+
+def test_folders_that_are_not_read_are_named(folder_set: Callable[..., Path]) -> None:
+    root = folder_set()
+    for name in ("valid", "pool", ".cache"):
+        (root / "images" / name).mkdir()
+    (note,) = notes_of(root)
+    assert note.startswith(f"folders in {root}/images that are not read: pool, valid. The splits are called train, val")
+    shutil.copy(root / "images/train/00.png", root / "images/pool/x.png")
+    (note,) = notes_of(root, unlabeled=[str(root / "images/pool")])
+    assert note.startswith(f"folders in {root}/images that are not read: valid. ")
+
+
+def test_masks_among_the_unlabelled_images_are_named(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=4)
+    notes = notes_of(root, unlabeled=[str(root / "masks/train")])
+    assert "4 of 8 training images are masks of the data set: 00.png, 01.png, 02.png, ..." in notes
+
+
+def test_where_masks_were_looked_for_is_said(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(val=1)
+    masks = root / "masks"
+    (masks / "train").rename(masks / "training")
+    with pytest.raises(DataError, match=rf"in {masks}/train, which is missing; .* holds training, val"):
+        notes_of(root)
+    (masks / "train").mkdir()
+    (masks / "train/00.gif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"which holds 00.gif; .*1 files below .* are left out: 1 .gif \(00.gif\)"):
+        notes_of(root)

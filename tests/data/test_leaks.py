@@ -42,3 +42,9 @@ def test_a_mask_of_two_images_is_named() -> None:
     assert note.startswith("1 masks belong to several labelled images, as ")
     assert note.endswith("m.png to a.png, b.png: look at the list")
     assert shared_masks(items[:1]) == []
+
+
+def test_an_image_that_is_its_own_mask_is_named(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3)
+    shutil.copy(root / "masks/train/01.png", root / "images/train/01.png")
+    assert "1 images are their own masks, byte by byte (01): put the pictures there" in notes_of(root)
