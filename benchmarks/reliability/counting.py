@@ -7,10 +7,12 @@ Count = dict[str, Any]
 """Tried, survived and lost, and what else a part has to tell."""
 
 
-def counted(number: int, survives: Callable[[int], bool], **more: Any) -> Count:
-    """Try so often; `more` is told beside the three figures. An error is a loss that ends it all: nothing hides it."""
-    survived = sum(survives(each) for each in range(number))
-    return {"tried": number, "survived": survived, "lost": number - survived} | more
+def counted(number: int, survives: Callable[[int], bool | str], **more: Any) -> Count:
+    """Try so often: True is a survivor, a text says why it is none. `more` is told beside the three figures."""
+    results = [survives(each) for each in range(number)]
+    why = [f"{each}: {result or 'no'}" for each, result in enumerate(results) if result is not True]
+    told = {"first_lost": why[:3]} if why else {}
+    return {"tried": number, "survived": number - len(why), "lost": len(why)} | told | more
 
 
 def flipped(content: bytes, bit: int) -> bytes:

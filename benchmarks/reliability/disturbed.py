@@ -26,9 +26,10 @@ from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.folder import read_metrics
 from latentseg.training import loop  # so that no fork has to load it
 
-STEPS = 24
+STEPS, FEW = 24, 12
+"""Of a run; at a scale below 0.1."""
 OPTIONS = [
-    f"steps={STEPS}", "batch_size=4", "threads=1", "device=cpu", "log_every=1", "checkpoint_every=5",
+    "batch_size=4", "threads=1", "device=cpu", "log_every=1", "checkpoint_every=5",
     "validate_every=8", "data.labeled=4", "data.scenes.train=12", "data.scenes.val=2", "data.scenes.height=64",
     "data.scenes.width=64",
     "augment.crop=[32,32]", "model.weights_kind=none", "model.frozen=false", "model.head_channels=16",
@@ -72,6 +73,7 @@ class Command:
 
 def _run(words: list[str], writer: int, limit: int) -> None:
     os.setsid()
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(writer), "w", buffering=1) for _ in range(2))
     os.dup2(writer, 1)
     os.dup2(writer, 2)
     for number in SIGNALS:
@@ -95,7 +97,7 @@ def same(ours: Path, theirs: Path) -> bool:
     (rows, tensors), (other_rows, others) = state(ours), state(theirs)
     return (
         rows == other_rows
-        and len(rows) >= STEPS
+        and len(rows) >= FEW
         and tensors.keys() == others.keys()
         and all(torch.equal(tensors[k], others[k]) for k in others)
     )
@@ -125,6 +127,8 @@ class Trial:
 
     def __init__(self, root: Path, scale: float) -> None:
         self.root, self.scale, self.random = root, scale, random.Random(0)  # noqa: S311
+        self.steps = STEPS if scale >= 0.1 else FEW
+        self.options = [f"steps={self.steps}", *OPTIONS]
         self._whole: dict[tuple[str, ...], Path] = {}
 
     def times(self, number: int) -> int:
@@ -141,23 +145,24 @@ class Trial:
 
     def begin(self, folder: Path, step: int, *more: str, limit: int = 0) -> Command:
         """Start a run, or go on with it, and wait till it has logged so many steps (0: not even that)."""
-        words = ["train", "scenes", *OPTIONS, *more, "--run", str(folder), "--resume"]
+        words = ["train", "scenes", *self.options, *more, "--run", str(folder), "--resume"]
         run = Command(words, limit) if "devices=2" not in more else _Started(words)
         end = time.monotonic() + SLOWEST
         while run.runs() and len(read_metrics(folder)) < step and time.monotonic() < end:
             time.sleep(0.02)
         return run
 
-    def ends_well(self, folder: Path, *more: str) -> bool:
+    def ends_well(self, folder: Path, *more: str) -> bool | str:
         """Go on to the end, and compare with the run that was never disturbed."""
-        return self.begin(folder, 0, *more).wait()[0] == 0 and same(folder, self.whole(*more))
+        status, told = self.begin(folder, 0, *more).wait()
+        return (status == 0 and same(folder, self.whole(*more))) or f"ended otherwise, {status}: {told[-500:]}"
 
-    def killed(self, name: str, victim: Callable[[int], int], *more: str) -> Callable[[int], bool]:
+    def killed(self, name: str, victim: Callable[[int], int], *more: str) -> Callable[[int], bool | str]:
         """Kill a process of a run (-9) at a random moment, and go on."""
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             folder = self.root / f"{name}-{number}"
-            run = self.begin(folder, self.random.randrange(STEPS - 1), *more)
+            run = self.begin(folder, self.random.randrange(self.steps - 1), *more)
             time.sleep(self.random.random() * 0.3)
             if run.runs():
                 os.kill(victim(run.pid), signal.SIGKILL)
@@ -185,24 +190,25 @@ class Trial:
 
     def signals(self) -> Count:
         """Four signals to the whole group: the right status, a checkpoint of that step, the same end."""
-        self.whole("workers=1")
+        self.whole("workers=2")
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             sent, status = list(SIGNALS.items())[number % len(SIGNALS)]
             folder = self.root / f"signal-{number}"
-            run = self.begin(folder, self.random.randrange(1, STEPS // 2), "workers=1")
+            run = self.begin(folder, self.random.randrange(1, self.steps // 2), "workers=2")
             os.killpg(run.pid, sent)
             ended, told = run.wait()
             last = Checkpoints(folder / "checkpoints").last()
             saved = last is not None and last.step == read_metrics(folder)[-1]["step"] and last.file in told
-            return ended == status and saved and self.ends_well(folder, "workers=1")
+            right = ended == status and saved
+            return self.ends_well(folder, "workers=2") if right else f"{sent}, {ended}: {told[-500:]}"
 
         return counted(self.times(40), survives)
 
     def kills_of_a_sweeps_worker(self) -> Count:
         """One of two workers of a sweep; the sweep itself replaces it."""
         grid = self.root / "sweep.yaml"
-        options = ", ".join(option.replace("=", ": ", 1) for option in OPTIONS)
+        options = ", ".join(option.replace("=", ": ", 1) for option in self.options)
         grid.write_text(
             f"# Cells\nbase: scenes\noptions: {{{options}}}\nrows: {{latent: {{}}}}\n"
             f"grid: {{seed: [0, 1]}}\nsplits: [val]\n",
@@ -211,7 +217,7 @@ class Trial:
         calm = self.root / "calm"
         Command(["sweep", str(grid), "--run-root", str(calm)]).wait()
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             root = self.root / f"sweep-{number}"
             run = Command(["sweep", str(grid), "--run-root", str(root), "--workers", "2"])
             while run.runs() and not list(root.glob("*/metrics.jsonl")):
@@ -227,7 +233,7 @@ class Trial:
     def full_disk(self) -> Count:
         """A disk of a random size, or no file beyond it: status 4, no traceback, and it goes on once there is room."""
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             disk, size = self.root / f"full-{number}", int(10 ** self.random.uniform(3, 8))
             with small_disk(disk, f"{max(size, 4096)}") as mounted:
                 mounted = mounted and number % 2 == 0
@@ -235,18 +241,18 @@ class Trial:
                 said = status in {0, 4} and "Traceback" not in told and "internal error" not in told
                 if mounted:
                     _quiet("mount", "-o", "remount,size=1g", str(disk))
-                return said and self.ends_well(disk / "run")
+                return self.ends_well(disk / "run") if said else f"{status}: {told[-500:]}"
 
         return counted(self.times(16), survives)
 
     def read_only_disk(self) -> Count:
         """Read-only from the start, or the folder of checkpoints at a random moment; as for a full one."""
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             disk = self.root / f"frozen-{number}"
             with small_disk(disk, "1g"):
                 if number % 2:
-                    run = self.begin(disk / "run", self.random.randrange(6, STEPS - 6))
+                    run = self.begin(disk / "run", self.random.randrange(5, self.steps - 4))
                     undo = _froze(disk / "run" / "checkpoints")
                 else:
                     undo = _froze(disk)
@@ -254,16 +260,16 @@ class Trial:
                 status, told = run.wait()
                 undo()
                 said = status == 4 and "Traceback" not in told and "internal error" not in told
-                return said and self.ends_well(disk / "run")
+                return self.ends_well(disk / "run") if said else f"{status}: {told[-500:]}"
 
         return counted(self.times(10), survives)
 
     def writers_that_fail(self) -> Count:
         """The log becomes /dev/full at a random step: the run goes on to its end without it, and says so."""
 
-        def survives(number: int) -> bool:
+        def survives(number: int) -> bool | str:
             folder = self.root / f"writer-{number}"
-            run = self.begin(folder, self.random.randrange(1, STEPS - 6))
+            run = self.begin(folder, self.random.randrange(1, self.steps - 6))
             log = folder / "metrics.jsonl"
             link = folder / ".link"
             link.symlink_to("/dev/full")
@@ -272,7 +278,8 @@ class Trial:
             log.unlink()
             tensors, others = state(folder)[1], state(self.whole())[1]
             alike = tensors.keys() == others.keys() and all(torch.equal(tensors[k], others[k]) for k in others)
-            return status == 0 and "goes on without it" in told and "Traceback" not in told and alike
+            good = status == 0 and "goes on without it" in told and "Traceback" not in told and alike
+            return good or f"{status}: {told[-500:]}"
 
         return counted(self.times(5), survives)
 

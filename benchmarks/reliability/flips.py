@@ -24,20 +24,20 @@ from latentseg.runs.checkpoints import Checkpoints
 Read = Callable[[Path], Any]
 
 
-def index_bits(folder: Path) -> Count:
-    """Every bit of an index: the last checkpoint is found all the same, and is whole."""
+def index_bits(folder: Path, each: int = 1) -> Count:
+    """Every bit of an index, or one of so many: the last checkpoint is found all the same, and is whole."""
     checkpoints = Checkpoints(folder / "bits")
     for step in (2, 4):
         checkpoints.save(step, {"w": torch.full((2,), float(step))})
     index = checkpoints.folder / "index.json"
     content = index.read_bytes()
 
-    def survives(bit: int) -> bool:
-        index.write_bytes(flipped(content, bit))
+    def survives(number: int) -> bool:
+        index.write_bytes(flipped(content, number * each))
         last = checkpoints.last()
         return last is not None and last.step == 4 and checkpoints.read(last)["w"].tolist() == [4.0, 4.0]
 
-    return counted(8 * len(content), survives)
+    return counted(8 * len(content) // each, survives)
 
 
 def checkpoint_bits(run: Path, number: int) -> Count:
@@ -88,7 +88,8 @@ def jpeg_bits(folder: Path, number: int) -> Count:
 
 def _bits(folder: Path, number: int, files: list[tuple[str, str, bytes, Read]]) -> Count:
     """Flip bits of files in turn: how many are refused, and how many change nothing."""
-    rng, how = random.Random(0), {"refused": 0, "harmless": 0}  # noqa: S311
+    rng = random.Random(0)  # noqa: S311
+    how = {"refused": 0, "harmless": 0}
     whole: dict[str, Any] = {}
     lost: list[str] = []
 

@@ -30,7 +30,15 @@ from latentseg.runs.folder import open_run
 from latentseg.sweeps.files import read_sweep
 from latentseg.sweeps.run import commands
 
-NAMES = ["=cmd|' /C calc'!A0", '<script>alert("x")</script>', "+1+1", "@SUM(A1)", "-2", "$(touch hacked)", "`touch hacked`"]
+NAMES = [
+    "=cmd|' /C calc'!A0",
+    '<script>alert("x")</script>',
+    "+1+1",
+    "@SUM(A1)",
+    "-2",
+    "$(touch hacked)",
+    "`touch hacked`",
+]
 """Of classes."""
 FILES = ["$(touch hacked)", "; touch hacked;", "`touch hacked`", "<img src=x onerror=alert(1)>", "--out=hacked", "a b"]
 """Of images."""
@@ -63,7 +71,7 @@ def malicious(trial: Trial) -> Count:
     folder = trial.root / "malicious"
     folder.mkdir()
     run, pages, cells = _hostile_run(folder)
-    evil = pickle.dumps(_Payload())
+    evil = pickle.dumps(_Payload(), protocol=2)  # what PyTorch writes
     for name, content in {
         "evil.pth": evil, "evil.safetensors": evil, "tags.yaml": f"base: {EVIL}\nsteps: {EVIL}\n".encode(),
         "sweep.yaml": f"# s\nbase: scenes\noptions: {{steps: {EVIL}}}\nrows: {{a: {{}}}}\n".encode(),
@@ -126,7 +134,17 @@ def _hostile_run(folder: Path) -> tuple[Path, str, list[str]]:
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
     options = [option for option in OPTIONS if not option.startswith(("data.", "steps="))]
     for words in (
-        ["train", "folder", *options, "steps=2", "cache=none", "method.name=latent", f"data.root={root}", "--run", str(run)],
+        [
+            "train",
+            "folder",
+            *options,
+            "steps=2",
+            "cache=none",
+            "method.name=latent",
+            f"data.root={root}",
+            "--run",
+            str(run),
+        ],
         ["analyse", str(run)],
         ["report", str(run), "--out", str(folder / "report.html")],
         ["predict", str(run), str(root / "images" / "val"), "--out", str(folder / "out")],
@@ -189,7 +207,9 @@ def data_files(folder: Path, number: int) -> Count:
             path.write_bytes(rng.choice(list(whole.values())))
         else:
             path.write_bytes(mutated(rng, whole[path]))
-        more = rng.choice([[], ["data.labeled=1/2"], ["data.labeled=1"], ["data.color_map=palette"], ["data.on_bad=skip"]])
+        more = rng.choice(
+            [[], ["data.labeled=1/2"], ["data.labeled=1"], ["data.color_map=palette"], ["data.on_bad=skip"]]
+        )
         ok = _taken_or_refused(lambda: check_set(load_config("folder", [f"data.root={root}", *more])), lost, path)
         if extra not in whole:
             extra.unlink(missing_ok=True)
@@ -222,7 +242,17 @@ def run_folders(run: Path, number: int) -> Count:
 
     def survives(number: int) -> bool:
         path = rng.choice(list(whole))
-        odd = [b"", b"[]", b"null", b"{}", b"[" * 3000, b"\xff\xfe", b'{"step": 1e999}\n', b'{"step": "1"}\n', b"\0" * 99]
+        odd = [
+            b"",
+            b"[]",
+            b"null",
+            b"{}",
+            b"[" * 3000,
+            b"\xff\xfe",
+            b'{"step": 1e999}\n',
+            b'{"step": "1"}\n',
+            b"\0" * 99,
+        ]
         path.write_bytes(rng.choice(odd) if rng.random() < 0.3 else mutated(rng, whole[path]))
         try:
             good = _taken_or_refused(lambda: _as_before(open_run(run).checkpoints.last(), before), lost, path)

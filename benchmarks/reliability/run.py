@@ -38,7 +38,7 @@ def _fuzz(trial: Trial) -> Count:
 
 
 PARTS: dict[str, Callable[[Trial], Count]] = {
-    "bits of the index": lambda trial: flips.index_bits(trial.root),
+    "bits of the index": lambda trial: flips.index_bits(trial.root, 1 if trial.scale >= 0.1 else 25),
     "bits of a checkpoint": lambda trial: flips.checkpoint_bits(trial.whole(), trial.times(1000)),
     "bits of PNG masks and images": lambda trial: flips.png_bits(trial.root, trial.times(10_000)),
     "bits of a JPEG image": lambda trial: flips.jpeg_bits(trial.root, trial.times(2000)),
