@@ -144,7 +144,7 @@ def passes(name: str, code: CodeType | None, seconds: int) -> bool:
                 os.dup2(os.open(Path(folder) / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
             if code is not None:
                 sys.meta_path.insert(0, Loader(f"latentseg.{name}", code))  # type: ignore[arg-type]
-            quiet = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", f"--basetemp={folder}/tmp"]
+            quiet = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", f"--basetemp={Path(folder) / 'pytest'}"]
             os._exit(int(pytest.main([*quiet, f"--rootdir={ROOT}", *(str(ROOT / file) for file in TARGETS[name])])))
         _, status = os.waitpid(child, 0)
         if code is None and status:

@@ -77,8 +77,10 @@ def png_bits(folder: Path, number: int) -> Count:
 
 
 def jpeg_bits(folder: Path, number: int) -> Count:
-    """Bits of JPEG images, which have no checksum: how many flips are noticed, or change no pixel. None is `lost`:
-    that nobody notices the others lies in the format; what changed since a run began is told by its files.json."""
+    """Bits of JPEG images, which have no checksum: how many flips are noticed, or change no pixel.
+
+    None counts as lost: the others lie in the format. What changed since a run began is told by its files.json.
+    """
     small = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     path = folder / "made.jpg"
     Image.fromarray(small).resize((256, 192), Image.Resampling.BICUBIC).save(path, quality=90)

@@ -188,7 +188,7 @@ def _in_a_shell(folder: Path) -> None:
 
 
 def data_files(folder: Path, number: int) -> Count:
-    """Data sets of which a file is damaged, emptied, doubled or renamed: the data check says what is wrong, if it is."""
+    """Data sets of which a file is damaged, gone, doubled or another's: the data check says what is wrong, if it is."""
     rng = random.Random(0)  # noqa: S311
     root = folder / "data"
     whole = _small_set(root)
