@@ -4,7 +4,7 @@
 
 Survived: the run goes on and ends with the log and the weights of one that was never disturbed, to the last bit; a
 damaged file is refused with one message; a hostile one does nothing. Anything else is lost. `--scale` shortens every
-part. Stopped, the same command goes on: parts that the file has, of this commit and as long, are not run again;
+part. Stopped, the same command goes on: parts that the file has, of the same package and as long, are not run again;
 `--only` runs what it names in any case.
 """
 
@@ -60,8 +60,13 @@ PARTS: dict[str, Callable[[Trial], Count]] = {
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The last one that changed the package; with a + where it has been changed since."""
+    git, package = ["git", "-C", str(Path(__file__).parents[2])], "latentseg"
+    told = [
+        subprocess.run([*git, *words, "--", package], capture_output=True, text=True, check=False).stdout.strip()
+        for words in (["log", "-1", "--format=%h"], ["status", "--porcelain"])
+    ]
+    return f"{told[0] or 'unknown'}{'+' if told[1] else ''}"
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Count]:
