@@ -235,8 +235,8 @@ class Trial:
 
         def survives(number: int) -> bool | str:
             disk, size = self.root / f"full-{number}", int(10 ** self.random.uniform(3, 8))
-            with small_disk(disk, f"{max(size, 4096)}") as possible:
-                mounted = possible and number % 2 == 0
+            with small_disk(disk, f"{max(size, 4096) if number % 2 else 1 << 30}") as possible:
+                mounted = possible and number % 2 == 1
                 status, told = self.begin(disk / "run", 0, limit=0 if mounted else size).wait()
                 said = status in {0, 4} and "Traceback" not in told and "internal error" not in told
                 if mounted:

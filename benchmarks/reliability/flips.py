@@ -85,7 +85,8 @@ def jpeg_bits(folder: Path, number: int) -> Count:
     path = folder / "made.jpg"
     Image.fromarray(small).resize((256, 192), Image.Resampling.BICUBIC).save(path, quality=90)
     count = _bits(folder, number, [("a photograph", ".jpg", path.read_bytes(), read_upright)])
-    return count | {"survived": number, "lost": 0, "changed_in_silence": count["lost"]}
+    silent = count.pop("lost"), count.pop("first_lost")
+    return count | {"survived": number, "lost": 0, "changed_in_silence": silent[0]}
 
 
 def _bits(folder: Path, number: int, files: list[tuple[str, str, bytes, Read]]) -> Count:
