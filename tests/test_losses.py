@@ -14,10 +14,13 @@ from latentseg.losses import (
     cross_entropy,
     latent_given_class,
     latent_joint,
+    on_grid,
     one_hot,
     probabilities,
     real_or_fake,
     semantic_to_latent,
+    squared_difference,
+    symmetric_divergence,
 )
 
 N, C, L, H, W = 2, 4, 3, 5, 6
@@ -302,3 +305,72 @@ def test_the_gradient_of_the_consistency_is_that_of_its_formula(
     nothing = torch.zeros(1, 2, 1, 1, requires_grad=True)
     [slope] = torch.autograd.grad(consistency(torch.ones(1, 2, 1, 1), nothing), nothing)
     assert slope.flatten().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("gradient", ["semantic", "latent", "both"])
+def test_the_consistency_is_the_same_number_whichever_branch_learns(
+    maps: dict[str, Tensor], gradient: Literal["semantic", "latent", "both"]
+) -> None:
+    target, mapped = (maps["latent"].roll(shift, 0).softmax(1).requires_grad_() for shift in (0, 1))
+    expected = -float((target.detach() * mapped.detach().log()).sum(1).mean())
+    assert float(consistency(target, mapped, gradient=gradient).detach()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_symmetric_divergence_equals_a_plain_loop_and_teaches_both(maps: dict[str, Tensor]) -> None:
+    one, other = (maps["latent"].roll(shift, 0).clone().requires_grad_() for shift in (0, 1))
+    valid, total = maps["targets"] != 255, 0.0
+    for n, y, x in valid.nonzero().tolist():
+        p, q = one.detach()[n, :, y, x].softmax(0).tolist(), other.detach()[n, :, y, x].softmax(0).tolist()
+        total += sum(a * math.log(a / b) + b * math.log(b / a) for a, b in zip(p, q, strict=True))
+    loss = symmetric_divergence(one, other, valid)
+    assert loss.item() == pytest.approx(total / int(valid.sum()), abs=1e-12)
+    assert symmetric_divergence(one, one).item() == 0
+    loss.backward()
+    for learns in (one, other):
+        assert learns.grad is not None
+        assert bool(learns.grad.any())
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
+def test_squared_difference_equals_a_plain_loop_and_gives_its_target_no_gradient(
+    maps: dict[str, Tensor], weights: list[float] | None
+) -> None:
+    mine, theirs = (maps["latent"].roll(shift, 0).softmax(1).requires_grad_() for shift in (0, 1))
+    valid, total = maps["targets"] != 255, 0.0
+    for n, y, x in valid.nonzero().tolist():
+        p, q = mine.detach()[n, :, y, x].tolist(), theirs.detach()[n, :, y, x].tolist()
+        weight = sum(w * b for w, b in zip(weights, q, strict=True)) if weights else 1.0
+        total += weight * sum((a - b) ** 2 for a, b in zip(p, q, strict=True))
+    given = None if weights is None else torch.tensor(weights)
+    loss = squared_difference(mine, theirs, valid, weights=given)
+    assert loss.item() == pytest.approx(total / int(valid.sum()), abs=1e-12)
+    nothing = squared_difference(mine, theirs, valid & False, weights=given)  # a differentiable 0
+    torch.autograd.backward(loss + nothing)
+    assert mine.grad is not None
+    assert bool(mine.grad.any())
+    assert theirs.grad is None
+
+
+def test_a_count_below_one_divides_too() -> None:
+    """The share of one of two processes where a single pixel is labelled is half a pixel."""
+    logits, half = torch.zeros(1, 1, 1, 2), torch.tensor(0.5)
+    valid = torch.tensor([True, False]).view(1, 1, 2)
+    assert float(real_or_fake(logits, True, valid, half)) == pytest.approx(2 * math.log(2))
+    assert float(real_or_fake(logits, True, None, half)) == pytest.approx(4 * math.log(2))
+
+
+def test_one_class_and_ignored_pixels_are_within_the_classes() -> None:
+    targets = torch.tensor([[[0, 255]]])
+    assert one_hot(targets, 1).tolist() == [[[[1.0, 0.0]]]]
+
+
+def test_valid_pixels_on_a_grid_are_those_at_the_centres_of_its_cells() -> None:
+    valid = torch.rand(N, 13, 10, generator=torch.Generator().manual_seed(0)) < 0.5
+    maps = torch.zeros(N, 2, 5, 4)
+    expected = [
+        [[bool(valid[n, int((i + 0.5) * 13 / 5), int((j + 0.5) * 10 / 4)]) for j in range(4)] for i in range(5)]
+        for n in range(N)
+    ]
+    assert on_grid(valid, maps).tolist() == expected
+    assert torch.equal(on_grid(valid, torch.zeros(N, 2, 13, 10)), valid)
+    assert torch.equal(on_grid(None, maps), torch.ones(N, 5, 4, dtype=torch.bool))

@@ -103,3 +103,25 @@ def test_bytes_outside_the_classes_are_refused(preds: list[int], targets: list[i
 def test_no_pixels() -> None:
     nothing = torch.zeros(0, dtype=torch.uint8)
     assert confusion_matrix(nothing, nothing, 3).tolist() == [[0] * 3] * 3
+
+
+@pytest.mark.parametrize("wide", [-1, 256, 256 + 255])
+def test_ids_that_do_not_fit_into_a_byte_are_not_taken_for_others(wide: int) -> None:
+    zero = torch.tensor([0])
+    for preds, targets in ((zero + wide, zero), (zero, zero + wide)):
+        with pytest.raises(ValueError, match="outside"):
+            confusion_matrix(preds, targets, 255)
+
+
+def test_the_text_of_a_score_says_of_how_many_classes() -> None:
+    whole = scores(torch.tensor([[3, 1], [0, 4]]))
+    assert whole.miou_text() == "77.50"
+    assert whole.miou_text("%") == "77.50 %"
+    few = scores(torch.tensor([[3, 0, 0], [0, 0, 0], [0, 1, 4]]))
+    assert few.miou_text() == "60.00"
+    absent = scores(torch.tensor([[3, 1, 0], [1, 5, 0], [0, 0, 0]]))
+    assert absent.miou_text() == "65.71 (2 of 3 classes scored)"
+
+
+def test_a_matrix_of_large_counts_is_scored_exactly() -> None:
+    assert scores(torch.tensor([[2**25 + 1, 1], [0, 1]])).pixel_accuracy == (2**25 + 2) / (2**25 + 3)

@@ -56,15 +56,17 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
 
 def check_sums(image: Image.Image) -> None:
-    """Compare the checksums of a PNG's pixels, palette and header, before it is decoded: Pillow skips the pixels'.
+    """Compare all checksums of a PNG before it is decoded: Pillow skips those of the pixels and of what is behind them.
+
+    EXIF behind the pixels turns them, so no part is left out.
 
     Raises:
         OSError: One is wrong, or the file ends early; `opened` explains it.
     """
     for kind, length, file in _chunks(image):
         content = file.read(length + 4)
-        if kind[:1].isupper() and zlib.crc32(content[:-4], zlib.crc32(kind)) != int.from_bytes(content[-4:], "big"):
-            raise OSError(f"the checksum of its {kind.decode()} part is wrong")
+        if zlib.crc32(content[:-4], zlib.crc32(kind)) != int.from_bytes(content[-4:], "big"):
+            raise OSError(f"the checksum of its {kind.decode(errors='replace')} part is wrong")
 
 
 def orientation(image: Image.Image) -> int:

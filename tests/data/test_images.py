@@ -355,6 +355,18 @@ def test_a_flipped_bit_of_the_pixels_is_refused(tmp_path: Path) -> None:
             read_rgb(tmp_path / "a.png")
 
 
+def test_a_flipped_bit_of_exif_behind_the_pixels_is_refused(tmp_path: Path) -> None:
+    """Pillow compares no checksum there; some flips would turn the image, or turn it no more."""
+    content = png(6, late=True)
+    begin = content.index(b"eXIf")
+    for bit in range(8 * begin, 8 * content.index(b"IEND") - 32):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.png").write_bytes(flipped)
+        with pytest.raises(DataError, match=r"has no readable image content"):
+            read_rgb(tmp_path / "a.png")
+
+
 def test_a_large_image_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Image.MAX_IMAGE_PIXELS == PIXEL_LIMIT == 2**30
     Image.fromarray(RGB).save(tmp_path / "a.png")

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.config import DataConfig
+from latentseg.data.cover import cover_classes
 from latentseg.data.datasets import Dataset, Item, open_dataset
-from latentseg.data.splits import Split, draw_split, write_split
+from latentseg.data.splits import NUMBER_LENGTH, Split, draw_split, write_split
 from latentseg.errors import UserError
 
 
@@ -147,18 +149,46 @@ def test_too_few_images_hold_as_many_classes_as_they_can(rare: Path) -> None:
     assert "1 labelled images are too few to hold every class; not covered: " in split.notes[-1]
 
 
-def test_the_fewest_images_are_found_where_replacing_one_by_one_fails(folder_set: Callable[..., Path]) -> None:
-    """Three images of one class each, and one of two of them with the fourth: no single one of the three can leave."""
-    root = folder_set(train=4)
-    (root / "classes.txt").write_text("a\nb\nc\nd\n")
-    order = ids(draw(root, 4, every_class=False).labeled)
-    for name, held in zip(order, ([0, 1], [2, 0], [1], [3, 0]), strict=True):
-        raw = np.resize(np.array(held, np.uint8), (12, 16))
-        Image.fromarray(raw).save(root / f"masks/train/{name}.png")
-    assert set(ids(draw(root, 3, every_class=True).labeled)) == {order[0], order[1], order[3]}
-    for name, held in zip(order, ([0, 1], [1, 2], [2, 0], [3, 0]), strict=True):
-        Image.fromarray(np.resize(np.array(held, np.uint8), (12, 16))).save(root / f"masks/train/{name}.png")
-    assert ids(draw(root, 2, every_class=True).labeled) == [order[1], order[3]]
+class Held(Dataset):
+    """A stand-in: the classes that each mask holds."""
+
+    def __init__(self, *holds: set[int]) -> None:
+        self.holds = holds
+        self.classes = tuple("abcdefghi"[: 1 + max(max(held) for held in holds)])
+
+    def read_targets(self, item: Item, resized: bool = True) -> NDArray[np.uint8]:
+        return np.array([[*self.holds[int(item.id)], 255]], np.uint8)
+
+    def covered(self, number: int, strict: bool = False) -> tuple[list[int], list[str]]:
+        """Numbers of the images that are chosen, and the notes."""
+        chosen, notes = cover_classes(self, [Item(f"{i}", None) for i in range(len(self.holds))], number, strict)
+        return [int(item.id) for item in chosen], notes
+
+
+def test_one_image_leaves_for_one_that_holds_what_is_missing() -> None:
+    by = "(data.every_class=false keeps the draw)"
+    chosen, notes = Held({0}, {0}, {1}).covered(2)
+    assert chosen == [0, 2]
+    assert notes == [f"the draw of 2 labelled images lacked b: 1 of the images replaced by 2 {by}"]
+    chosen, notes = Held({0, 1}, {1, 2}, {2, 0}, {3, 0}).covered(2, strict=True)
+    assert chosen == [1, 3]
+    chosen, notes = Held({0}, {1}, {0}, {2}, {3}).covered(3)
+    assert chosen == [0, 1, 3]
+    assert notes[1] == "3 labelled images are too few to hold every class; not covered: d"
+
+
+def test_the_fewest_images_are_found_where_replacing_one_by_one_fails() -> None:
+    """Each image of the draw holds a class that no other does, also after one more has come."""
+    by = "(data.every_class=false keeps the draw)"
+    few = Held({0, 2}, {1, 3}, {4, 0, 1}, {5, 2, 3})
+    assert few.covered(2) == (
+        [2, 3],
+        [f"the draw of 2 labelled images lacked e, f: 2 of the images replaced by 2, 3 {by}"],
+    )
+    more = Held({0, 2}, {1, 3}, {6, 7}, {4, 0, 1, 6}, {5, 2, 3, 7})
+    chosen, notes = more.covered(3, strict=True)
+    assert chosen == [3, 4, 0]  # filled up in the order of the draw
+    assert notes == [f"the draw of 3 labelled images lacked e, f: 2 of the images replaced by 3, 4 {by}"]
 
 
 def test_a_broken_mask_does_not_end_the_draw(rare: Path) -> None:
@@ -247,11 +277,34 @@ def test_odd_names_of_lists_are_no_crash(folder_set: Callable[..., Path], labele
     assert len(str(error.value)) < 400
 
 
-@pytest.mark.parametrize("labeled", ["1e-999999999", "1e999999999", "0", "0/5", "3.5"])
+@pytest.mark.parametrize("labeled", ["1e-999999999", "1e999999999", "0", "0/5", "3.5", "1.0", "1.5"])
 def test_odd_numbers_are_refused_at_once(folder_set: Callable[..., Path], labeled: str) -> None:
     dataset = open_dataset(DataConfig(root=str(folder_set(train=2))))
     with pytest.raises(UserError, match="less than one image, or no share"):
         draw_split(dataset, DataConfig.model_construct(labeled=labeled), 0)
+
+
+def test_what_is_a_number(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=4)
+    for labeled in (" 3 ", "0" * (NUMBER_LENGTH - 1) + "3"):
+        split = draw(root, labeled)
+        assert len(split.labeled) == 3
+        assert split.share == ""
+    with pytest.raises(UserError, match="no list file of that name"):
+        draw(root, "0" * NUMBER_LENGTH + "3")
+
+
+def test_draws_below_200_images_are_looked_at_for_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def noted(_dataset: Dataset, order: list[Item], number: int, strict: bool) -> tuple[list[Item], list[str]]:
+        looked.append(number)
+        return order[:number], []
+
+    monkeypatch.setattr("latentseg.data.splits.cover_classes", noted)
+    for number in (199, 200, 201):
+        assert len(draw_split(Counted(), DataConfig(labeled=str(number)), 0).labeled) == number
+    assert looked == [199]
 
 
 def test_lists_of_windows_are_read(folder_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -266,7 +319,7 @@ def test_lists_of_windows_are_read(folder_set: Callable[..., Path], tmp_path: Pa
         draw(root, str(tmp_path / "list.txt"))
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\x80", b"\xff", b"two\nlines"])
 def test_names_that_no_list_can_hold_are_refused(folder_set: Callable[..., Path], tmp_path: Path, name: bytes) -> None:
     root = folder_set(train=2)
     (root / "images/train/00.png").rename(root / f"images/train/{os.fsdecode(name)}.png")

@@ -10,7 +10,6 @@ from toy import batch
 
 from latentseg.config import StrongConfig
 from latentseg.data.features import Features
-from latentseg.losses import on_grid
 from latentseg.methods.weak_to_strong import (
     CutMix,
     PseudoLabels,
@@ -189,18 +188,6 @@ def test_strong_views_of_features_are_perturbed_and_differ() -> None:
         for mine, expected in zip(view.maps, perturb(maps, config, random), strict=True):
             assert torch.equal(mine, expected)
     assert not torch.equal(views[0][0][0], views[1][0][0])
-
-
-def test_valid_pixels_on_a_grid_are_those_at_the_centres_of_its_cells() -> None:
-    valid = torch.rand(N, 13, 10, generator=seeded()) < 0.5
-    maps = torch.zeros(N, 2, 5, 4)
-    expected = [
-        [[bool(valid[n, int((i + 0.5) * 13 / 5), int((j + 0.5) * 10 / 4)]) for j in range(4)] for i in range(5)]
-        for n in range(N)
-    ]
-    assert on_grid(valid, maps).tolist() == expected
-    assert torch.equal(on_grid(valid, torch.zeros(N, 2, 13, 10)), valid)
-    assert torch.equal(on_grid(None, maps), torch.ones(N, 5, 4, dtype=torch.bool))
 
 
 def test_pseudo_labels_equal_a_plain_loop() -> None:

@@ -38,7 +38,6 @@ from twins import (
 
 from latentseg.config import Config
 from latentseg.data.batches import Batch
-from latentseg.losses import squared_difference
 from latentseg.methods.base import Method, Networks, build_method
 from latentseg.methods.cps import CrossPseudoSupervision
 from latentseg.methods.fixmatch import FixMatch
@@ -302,23 +301,6 @@ def test_the_lesson_tells_what_was_taught(name: str) -> None:
     figures = describe(method.pseudo_label_stats, None)
     assert figures["accepted"] == pytest.approx(len(labels) / (len(labels) + len(rejected)))
     assert figures["agreement"] == pytest.approx(sum(agree) / len(agree))
-
-
-def test_the_squared_difference_equals_a_plain_loop_and_gives_its_target_no_gradient() -> None:
-    random = torch.Generator().manual_seed(0)
-    mine, theirs = torch.rand(2, 2, C, 4, 5, generator=random, dtype=torch.float64)
-    mine.requires_grad_()
-    theirs.requires_grad_()
-    valid, total = torch.rand(2, 4, 5, generator=random) < 0.6, 0.0
-    for n, y, x in valid.nonzero().tolist():
-        total += sum(float((mine[n, c, y, x] - theirs[n, c, y, x]).detach()) ** 2 for c in range(C))
-    loss = squared_difference(mine, theirs, valid)
-    assert loss.item() == pytest.approx(total / int(valid.sum()), abs=1e-12)
-    torch.autograd.backward(
-        loss + squared_difference(mine, theirs, valid & False)
-    )  # no valid pixel: a differentiable 0
-    assert pulled(mine)
-    assert theirs.grad is None
 
 
 @pytest.mark.parametrize(
