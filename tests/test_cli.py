@@ -246,7 +246,7 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
     run_folder.mkdir()
     (run_folder / "config.yaml").write_text("data: {kind: scenes}\n")
     for arguments, status, message in [
-        (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist"),
+        (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist below /"),
         (["train", "none", "--resume"], (2,), "none is neither a preset"),
         (["evaluate", "none"], (4,), "none is not a run folder"),
         (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),

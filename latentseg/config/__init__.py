@@ -98,7 +98,7 @@ class Config(Section):
         if self.cache == "features" and not (self.model.frozen and self.augment.views):
             raise ValueError(
                 "cache=features needs model.frozen=true (features that never change) and augment.views, the number of "
-                "views per image to keep, such as augment.views=4"
+                "views per image to keep, such as augment.views=4; cache=none trains without them"
             )
         row = METHODS[self.method.name]
         adversarial = row.has_discriminator(self.method)

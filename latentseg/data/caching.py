@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +33,18 @@ VERSION = 1
 """Of what a store holds; another one makes all stores anew."""
 FLUSH_EVERY = 100
 """Images between two flushes to disk."""
+AT_ONCE = 2**23
+"""Pixels of views that are encoded together, 81 views of 321 x 321: so memory does not grow with their number."""
+SAMPLE = 4096
+"""Bytes that are looked at in the beginning, the middle and the end of a file: uncompressed images share their size."""
 
 
 def cached_features(config: Config, segmenter: "Segmenter", dataset: Dataset, split: Split, unlabeled: bool) -> Stores:
     """Features of all images that the run reads; what is missing is computed now.
 
-    A store is found again by the encoder's weights, the images (names, sizes, times of change), how they are
-    scaled, the views and their number. Runs that differ in anything else share it, also those with another labelled
-    subset. A second process waits until the first has filled it.
+    A store is found again by the encoder's weights, the images (names, sizes, times of change, samples of their
+    bytes), how they are scaled, the views and their number. Runs that differ in anything else share it, also those
+    with another labelled subset. A second process waits until the first has filled it.
 
     Args:
         config: The run, with `augment.views`.
@@ -125,17 +131,19 @@ def _announce(folder: Path, images: int, views: int, size: int) -> None:
 
 
 def _fill(store: FeatureStore, items: list[Item], config: Config, segmenter: "Segmenter", dataset: Dataset) -> None:
-    training = segmenter.training
+    training, together = segmenter.training, max(1, AT_ONCE // math.prod(config.augment.crop))
     segmenter.eval()
     try:
         for number, item in enumerate(track(items, "computing features"), start=1):
             image = dataset.read_image(item)
             size = (image.shape[0], image.shape[1])
-            views = [
-                view_image(image, fixed_view(item, v, *size, config.augment), config.augment, segmenter.mean)
-                for v in range(store.views)
-            ]
-            store.write(item.id, size, _encode(segmenter, torch.stack(views)))
+            maps = list[list[Tensor]]()
+            for first in range(0, store.views, together):
+                numbers = range(first, min(first + together, store.views))
+                views = [fixed_view(item, number, *size, config.augment) for number in numbers]
+                shown = [view_image(image, view, config.augment, segmenter.mean) for view in views]
+                maps.append(_encode(segmenter, torch.stack(shown)))
+            store.write(item.id, size, [torch.cat(parts) for parts in zip(*maps, strict=True)])
             if number % FLUSH_EVERY == 0:
                 store.flush()
     finally:
@@ -181,4 +189,9 @@ def _mark(item: Item) -> list[str | int]:
     if item.image is None:
         return [item.id, item.scene or 0]
     state = item.image.stat()
-    return [item.id, state.st_size, state.st_mtime_ns]
+    checksum = 0
+    with item.image.open("rb") as file:
+        for start in sorted({0, max(0, (state.st_size - SAMPLE) // 2), max(0, state.st_size - SAMPLE)}):
+            file.seek(start)
+            checksum = zlib.crc32(file.read(SAMPLE), checksum)
+    return [item.id, state.st_size, state.st_mtime_ns, checksum]

@@ -161,7 +161,8 @@ def data_folder(name: str | None, kind: str) -> Path:
     root, shown = home_path(name), shorten(name, 200)
     if not is_folder(root):
         state = "is not a folder" if os.path.exists(root) else "does not exist"  # noqa: PTH110 - as in is_folder
-        raise UserError(f"data.root={shown} {state}; give the folder of the data set")
+        where = "" if root.is_absolute() else f" below {Path.cwd()}"
+        raise UserError(f"data.root={shown} {state}{where}; give the folder of the data set")
     if not any(root.iterdir()):
         raise DataError("the folder of the data set is empty", "give the folder that holds the images", root)
     return root

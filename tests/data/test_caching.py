@@ -1,11 +1,13 @@
 """cache=features: the same training as without it on the same views, and nothing computed twice."""
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_pair
 from torch import Tensor
 
 from latentseg.config import AugmentConfig, Config, marked
@@ -175,6 +177,33 @@ def test_later_options_make_other_features_where_they_act(tmp_path: Path, monkey
     monkeypatch.setattr(caching, "marked", lambda mark: [m for m in marked(mark) if m not in caching.LATER])
     assert {name.rpartition(".")[2] for name in caching.LATER} <= fields.keys()
     assert fill(config(tmp_path))[0].folder == plain
+
+
+def test_images_of_one_name_size_and_time_are_told_apart(tmp_path: Path) -> None:
+    stores = []
+    for root, seed in ((tmp_path / "a", 0), (tmp_path / "b", 1)):  # as from two archives without times
+        for split in ("train", "val"):
+            write_pair(root / f"images/{split}/0.bmp", root / f"masks/{split}/0.png", seed, (40, 56), 3)
+        (root / "classes.txt").write_text("x\ny\nz\n")
+        os.utime(root / "images/train/0.bmp", (1e9, 1e9))
+        setting = config(tmp_path, "data.kind=folder", f"data.root={root}", "data.classes=null", "data.labeled=all")
+        stores.append(fill(setting, unlabeled=False)[0])
+    a, b = (store.read([("0", 0)]).maps[0] for store in stores)
+    assert not torch.equal(a, b)
+
+
+def test_views_that_are_encoded_one_by_one_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, _ = fill(config(tmp_path, "augment.views=3"))
+    seen = list[int]()
+    encode = Segmenter.encode
+    monkeypatch.setattr(Segmenter, "encode", lambda self, images: seen.append(len(images)) or encode(self, images))
+    monkeypatch.setattr(caching, "AT_ONCE", 2 * 32 * 48)
+    apart, _ = fill(config(tmp_path, "augment.views=3", f"cache_folder={tmp_path / 'other'}"))
+    assert max(seen) == 2
+    for image in ("train/0", "train/5"):
+        rows = [(image, view) for view in range(3)]
+        for one, other in zip(together.read(rows).maps, apart.read(rows).maps, strict=True):
+            torch.testing.assert_close(one, other, atol=2e-2, rtol=1e-2)
 
 
 def test_an_interrupted_store_is_filled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
