@@ -143,7 +143,7 @@ def passes(name: str, code: CodeType | None, seconds: int) -> bool:
             for stream in (1, 2):
                 os.dup2(os.open(Path(folder) / "out", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
             if code is not None:
-                sys.meta_path.insert(0, Loader(f"latentseg.{name}", code))  # type: ignore[arg-type]
+                sys.meta_path.insert(0, Loader(f"latentseg.{name}", code))
             quiet = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", f"--basetemp={Path(folder) / 'pytest'}"]
             os._exit(int(pytest.main([*quiet, f"--rootdir={ROOT}", *(str(ROOT / file) for file in TARGETS[name])])))
         _, status = os.waitpid(child, 0)

@@ -325,7 +325,7 @@ def test_symmetric_divergence_equals_a_plain_loop_and_teaches_both(maps: dict[st
     loss = symmetric_divergence(one, other, valid)
     assert loss.item() == pytest.approx(total / int(valid.sum()), abs=1e-12)
     assert symmetric_divergence(one, one).item() == 0
-    loss.backward()
+    torch.autograd.backward(loss)
     for learns in (one, other):
         assert learns.grad is not None
         assert bool(learns.grad.any())

@@ -4,11 +4,12 @@ Kills of one of two processes and of a sweep's worker are in test_distributed.py
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from reliability import flips, run
-from reliability.counting import counted, flipped
+from reliability.counting import Count, counted, flipped
 
 from latentseg.data import opening
 
@@ -36,7 +37,15 @@ def test_nothing_is_lost(tmp_path: Path, parts: list[str]) -> None:
 
 def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(run, "PARTS", {name: lambda _, name=name: calls.append(name) or {"lost": 0} for name in "ab"})
+
+    def part(name: str) -> Callable[[object], Count]:
+        def tried(_trial: object) -> Count:
+            calls.append(name)
+            return {"lost": 0}
+
+        return tried
+
+    monkeypatch.setattr(run, "PARTS", {name: part(name) for name in "ab"})
     monkeypatch.setattr(run, "_commit", lambda: "1234567")
     out = ["--out", str(tmp_path / "results.json")]
     run.main([*out, "--only", "a"])
