@@ -159,8 +159,7 @@ def png(
     rows = samples.reshape(height, -1)
     if bits < 8:
         each = 8 // bits
-        parts_of_bytes = [rows[:, at::each].astype(np.uint8) << (8 - bits * (at + 1)) for at in range(each)]
-        rows = np.stack(parts_of_bytes).sum(0).astype(np.uint8)
+        rows = np.bitwise_or.reduce([rows[:, at::each] << (8 - bits * (at + 1)) for at in range(each)])
     raw = b"".join(b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in rows)
     parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)), *(before or [])]
     parts += [(b"IDAT", zlib.compress(raw)), *(after or []), (b"IEND", b"")]

@@ -43,7 +43,6 @@ NAMES = [
 FILES = ["$(touch hacked)", "; touch hacked;", "`touch hacked`", "<img src=x onerror=alert(1)>", "--out=hacked", "a b"]
 """Of images."""
 EVIL = "!!python/object/apply:os.system ['touch hacked']"
-HOLLOW = ("LOCK", "DONE", "tensorboard")
 
 
 class _Payload:

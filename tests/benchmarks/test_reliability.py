@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from reliability import flips, run
-from reliability.counting import counted, flipped
+from reliability.counting import Count, counted, flipped
 
 from latentseg.data import opening
 
@@ -38,12 +38,12 @@ def test_nothing_is_lost(tmp_path: Path, parts: list[str]) -> None:
 def test_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def part(name: str) -> Callable[[object], dict[str, int]]:
-        def called(_: object) -> dict[str, int]:
+    def part(name: str) -> Callable[[object], Count]:
+        def tried(_trial: object) -> Count:
             calls.append(name)
             return {"lost": 0}
 
-        return called
+        return tried
 
     monkeypatch.setattr(run, "PARTS", {name: part(name) for name in "ab"})
     monkeypatch.setattr(run, "_commit", lambda: "1234567")
