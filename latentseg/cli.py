@@ -13,7 +13,7 @@ from latentseg import __version__
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
-from latentseg.verbs.common import Overrides, Source, console, looked_at, show
+from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -67,7 +67,7 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
-    config = looked_at(load_config(source, overrides, of_run))
+    config = can_begin(looked_at(load_config(source, overrides, of_run)), run, resume)
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 

@@ -247,6 +247,10 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
     (run_folder / "config.yaml").write_text("data: {kind: scenes}\n")
     for arguments, status, message in [
         (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist below /"),
+        (["train", "scenes", "--resume"], (2,), "nothing to resume: name the run folder with --run"),
+        (["train", "scenes", "--run", str(run_folder)], (4,), f"{run_folder} is not empty: --resume goes on with its"),
+        (["train", "scenes", "--run", str(run_folder), "--resume", "steps=7"], (4,), "another configuration"),
+        (["train", "scenes", "devices=3"], (2,), "batch_size=4 cannot be divided among 3 processes"),
         (["train", "none", "--resume"], (2,), "none is neither a preset"),
         (["evaluate", "none"], (4,), "none is not a run folder"),
         (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),

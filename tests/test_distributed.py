@@ -23,8 +23,9 @@ from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.presets import load_config
-from latentseg.runs.folder import LOCK, finite_or_none, open_run, read_metrics
+from latentseg.runs.folder import finite_or_none, open_run, read_metrics
 from latentseg.runs.locks import hold
+from latentseg.runs.place import LOCK
 from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay

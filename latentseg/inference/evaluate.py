@@ -23,7 +23,8 @@ from latentseg.engine import connected, full_speed, make_fabric
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.runs.checkpoints import write_atomically
-from latentseg.runs.folder import finite_or_none, free_path, open_run
+from latentseg.runs.folder import finite_or_none, open_run
+from latentseg.runs.place import free_path
 
 
 def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:

@@ -12,17 +12,15 @@ from latentseg.data.splits import draw_split
 from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
 from latentseg.runs.folder import (
-    LOCK,
     Run,
-    check_run_folder,
     create_run,
     finite_or_none,
-    free_path,
     open_run,
     read_metrics,
     recorded_precision,
 )
 from latentseg.runs.log import Log
+from latentseg.runs.place import LOCK, check_run_folder, free_path
 
 CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
 
