@@ -208,6 +208,9 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     [
         (UserError("no"), 2, "error: no\n"),
         (DataError("torn", "mend it", "a.png", "in two"), 3, "error: a.png: torn (in two); mend it\n"),
+        (OSError(36, "File name too long", "x" * 300), 2, f"error: {'x' * 200}: File name too long; name another"),
+        (OSError(30, "Read-only file system", "out"), 2, "error: out: Read-only file system; name another file or"),
+        (OSError(5, "Input/output error", "out"), 1, "internal error: OSError: [Errno 5] Input/output error: 'out'"),
         (RunError("gone"), 4, "error: gone\n"),
         (ValueError("odd"), 1, "internal error: ValueError: odd; run it again with --debug, and report what that"),
         (MemoryError(), 2, "error: out of memory: this takes more than the machine has. To train, take a smaller"),

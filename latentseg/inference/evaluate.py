@@ -108,7 +108,7 @@ def evaluate(
     """
     opened = open_run(run, overrides)
     dataset = open_data(opened)
-    every = dataset.items(split)
+    every = [item for item in dataset.items(split) if item.has_labels or split != "train"]
     items = readable(dataset, every) if opened.config.data.on_bad == "skip" else every
     kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
