@@ -14,7 +14,7 @@ from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
-from latentseg.verbs.common import Overrides, Source, console, looked_at, show
+from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
 from latentseg.verbs.folders import in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
@@ -83,7 +83,7 @@ def train(
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
     elif is_data_folder(source):
         source, overrides = in_place(source, overrides)
-    config = looked_at(load_config(source, overrides, of_run))
+    config = can_begin(looked_at(load_config(source, overrides, of_run)), run, resume)
     if time:
         config = _within(config, time, resume, overrides)
     if dry_run:

@@ -1,7 +1,13 @@
 """What the command says of an error: one message, of one screen."""
 
+import errno
+
 from latentseg.errors import UserError, is_out_of_memory
 
+OF_THE_USER = frozenset(
+    {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ELOOP}
+)
+"""What the system says of a file that the user named, and no part of the program asked about before."""
 LINES, LETTERS = 24, 4000
 """Of a message on the screen."""
 
@@ -16,6 +22,8 @@ def told(error: Exception) -> tuple[str, int]:
             "augment.crop, or more model.micro_batches; to predict, inference.mode=slide, with a smaller "
             "inference.window; --debug says where it was"
         ), UserError.status
+    if isinstance(error, OSError) and error.errno in OF_THE_USER and error.filename is not None:
+        return f"error: {str(error.filename)[:200]}: {error.strerror}; name another file or folder", 2
     return (
         f"internal error: {type(error).__name__}: {error}; run it again with --debug, and report what that shows "
         f"as an issue of latentseg"

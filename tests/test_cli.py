@@ -208,6 +208,9 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     [
         (UserError("no"), 2, "error: no\n"),
         (DataError("torn", "mend it", "a.png", "in two"), 3, "error: a.png: torn (in two); mend it\n"),
+        (OSError(36, "File name too long", "x" * 300), 2, f"error: {'x' * 200}: File name too long; name another"),
+        (OSError(30, "Read-only file system", "out"), 2, "error: out: Read-only file system; name another file or"),
+        (OSError(5, "Input/output error", "out"), 1, "internal error: OSError: [Errno 5] Input/output error: 'out'"),
         (RunError("gone"), 4, "error: gone\n"),
         (ValueError("odd"), 1, "internal error: ValueError: odd; run it again with --debug, and report what that"),
         (MemoryError(), 2, "error: out of memory: this takes more than the machine has. To train, take a smaller"),
@@ -247,6 +250,10 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
     (run_folder / "config.yaml").write_text("data: {kind: scenes}\n")
     for arguments, status, message in [
         (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist below /"),
+        (["train", "scenes", "--resume"], (2,), "nothing to resume: name the run folder with --run"),
+        (["train", "scenes", "--run", str(run_folder)], (4,), f"{run_folder} is not empty: --resume goes on with its"),
+        (["train", "scenes", "--run", str(run_folder), "--resume", "steps=7"], (4,), "another configuration"),
+        (["train", "scenes", "devices=3"], (2,), "batch_size=4 cannot be divided among 3 processes"),
         (["train", "none", "--resume"], (2,), "none is neither a preset"),
         (["evaluate", "none"], (4,), "none is not a run folder"),
         (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),

@@ -23,9 +23,10 @@ from latentseg.errors import UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.presets import load_config
-from latentseg.runs.folder import LOCK, open_run
+from latentseg.runs.folder import open_run
 from latentseg.runs.locks import hold
 from latentseg.runs.metrics import finite_or_none, read_metrics
+from latentseg.runs.place import LOCK
 from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay

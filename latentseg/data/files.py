@@ -75,7 +75,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             if os.path.isdir(path):  # noqa: PTH112 - a link to itself is no error there
                 (links if entry.is_symlink() else folders).append(path)
             else:
-                yield path, "" if is_file(path) else BROKEN_LINK
+                yield path, "" if is_file(path) else BROKEN_LINK if entry.is_symlink() else "no file"
 
 
 def is_file(path: Path) -> bool:

@@ -23,8 +23,9 @@ from latentseg.engine import connected, full_speed, make_fabric
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.runs.checkpoints import write_atomically
-from latentseg.runs.folder import free_path, open_run
+from latentseg.runs.folder import open_run
 from latentseg.runs.metrics import finite_or_none
+from latentseg.runs.place import free_path
 
 
 def score_items(model: Model, dataset: Dataset, items: list[Item]) -> Scores:
@@ -108,7 +109,7 @@ def evaluate(
     """
     opened = open_run(run, overrides)
     dataset = open_data(opened)
-    every = dataset.items(split)
+    every = [item for item in dataset.items(split) if item.has_labels or split != "train"]
     items = readable(dataset, every) if opened.config.data.on_bad == "skip" else every
     kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU

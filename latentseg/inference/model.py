@@ -83,7 +83,9 @@ class Model:
             torch.set_num_threads(opened.config.threads)
         entry = opened.checkpoints.best() if checkpoint == "best" else opened.checkpoints.last()
         if entry is None:
-            raise RunError(f"{opened.folder} has no {checkpoint} checkpoint yet: train it with --resume")
+            best = checkpoint == "best" and opened.checkpoints.last() is not None
+            remedy = "nothing was scored while it trained; take the last one" if best else "train it with --resume"
+            raise RunError(f"{opened.folder} has no {checkpoint} checkpoint yet: {remedy}")
         num_classes = len(opened.classes)
         branch = METHODS[opened.config.method.name].second_channels(opened.config.method, num_classes)
         segmenter = build_segmenter(opened.config.model, num_classes, branch, pretrained=False)

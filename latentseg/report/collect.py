@@ -61,8 +61,9 @@ class Record:
 
     def few_classes(self, split: str) -> list[str]:
         """Over how many classes the score is, where these are not all."""
-        ious = self.scores.get(split, {}).get("iou") or []
-        known = sum(map(number, ious)) if self.options.get("inference.miou_over") != "all" else len(ious)
+        ious = self.scores.get(split, {}).get("iou")
+        ious, over = ious if isinstance(ious, list) else [], self.options.get("inference.miou_over")
+        known = len(ious) if over == "all" else sum(number(iou) and (over != "hit" or iou > 0) for iou in ious)
         return [f"{known} of {len(ious)} classes"] if known < len(ious) else []
 
 

@@ -117,7 +117,8 @@ def line_table(sweep: SweepRecord, split: str) -> Table:
             row.append(Entry(DASH if printed is None else f"{printed:.1f}"))
         row += [_difference(sweep, line, split)] * compared + [_gap(sweep, line, split)] * gap
         scores = [(cell, cell.miou(split)) for cell in sweep.cells_of(line)]
-        each = (f"{cell.seed}: {cell.state if score is None else f'{score:.2f}'}" for cell, score in scores)
+        texts = [(cell, cell.state if score is None else f"{score:.2f}") for cell, score in scores]
+        each = (f"{cell.seed}: {' over '.join([text, *cell.few_classes(split)])}" for cell, text in texts)
         rows.append([*row, Entry("; ".join(each), kind="text")])
     return Table(f"Line by line, {split}", [*header, "seed: mIoU in %"], rows)
 
@@ -131,7 +132,9 @@ def _mean(sweep: SweepRecord, line: Line, split: str) -> Entry:
     if summary is None:
         states = sorted({cell.state for cell in cells})
         return Entry("missing", f"0 of {_seeds(len(cells))}" + f", {states[0]}" * (len(states) == 1), "missing")
-    return Entry(summary.text(), "" if summary.count == len(cells) else f"{summary.count} of {_seeds(len(cells))}")
+    missing = [f"{summary.count} of {_seeds(len(cells))}"] * (summary.count < len(cells))
+    few = sorted({text for cell in cells for text in cell.few_classes(split)})
+    return Entry(summary.text(), ", ".join([*missing, *few]))
 
 
 def _seeds(count: int) -> str:

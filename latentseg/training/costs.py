@@ -26,8 +26,8 @@ from latentseg.engine import choose_device, choose_precision, full_speed
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
 from latentseg.methods.table import METHODS
-from latentseg.runs.folder import check_run_folder, open_run
-from latentseg.training.loop import check_arguments
+from latentseg.runs.folder import open_run
+from latentseg.runs.place import check_arguments, check_run_folder
 from latentseg.training.trainer import Trainer
 
 STEPS = 3

@@ -24,10 +24,11 @@ from latentseg.engine import connected, full_speed
 from latentseg.errors import UserError
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
-from latentseg.runs.folder import LOCK, Run, check_run_folder, create_run, free_path, make_folder, recorded_precision
+from latentseg.runs.folder import Run, create_run, make_folder, recorded_precision
 from latentseg.runs.locks import hold
 from latentseg.runs.log import Log
 from latentseg.runs.metrics import read_metrics
+from latentseg.runs.place import LOCK, check_arguments, check_run_folder, free_path
 from latentseg.signals import Stop, heeded, leave
 from latentseg.training.findings import findings
 from latentseg.training.notes import check_first
@@ -113,22 +114,6 @@ def _train(trainer: Trainer, folder: Path, resume: bool, origin: Origin | None, 
     if report and scored:
         print_notes(report.score_notes)
     return result
-
-
-def check_arguments(config: Config, run: str | Path | None, resume: bool) -> None:
-    """Refuse what can be told to fail without a look at data or folders.
-
-    Raises:
-        UserError: There is no run to resume, or the batch cannot be shared equally.
-    """
-    if resume and not run:
-        raise UserError("nothing to resume: name the run folder with --run")
-    processes = config.devices * config.num_nodes
-    if config.batch_size % processes:
-        raise UserError(
-            f"batch_size={config.batch_size} cannot be divided among {processes} processes (devices={config.devices}, "
-            f"num_nodes={config.num_nodes}): take a multiple of {processes}"
-        )
 
 
 def _resume(trainer: Trainer, run: Run) -> None:

@@ -1,6 +1,8 @@
 """What the verbs share: kinds of arguments, printing, a look at the folder of the data set."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,4 +36,18 @@ def looked_at(config: Config) -> Config:
 
     if config.data.kind != "scenes":
         data_folder(config.data.root, config.data.kind)
+    return config
+
+
+def can_begin(config: Config, run: Path | None, resume: bool) -> Config:
+    """The same, if a run can begin or go on in its folder, as far as that shows without PyTorch.
+
+    Raises:
+        UserError: It cannot; of several processes that were started from outside, each sees later.
+    """
+    from latentseg.runs.place import check_arguments, check_run_folder  # noqa: PLC0415
+
+    check_arguments(config, run, resume)
+    if run and not {"RANK", "LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys():  # else another may have just made it
+        check_run_folder(run, config, resume)
     return config

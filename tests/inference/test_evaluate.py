@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,10 @@ def test_what_evaluate_refuses(runs: dict[float, Path], data: Path, tmp_path: Pa
     with pytest.raises(UserError, match=r"knows the classes ground, .*never, but the data set .*other has ground"):
         evaluate(run, overrides=[f"data.root={other}"])
     assert {path.name for path in run.iterdir()} == before
+
+
+def test_train_is_scored_where_it_has_masks(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    root = folder_set(train=6, bare=4, size=(40, 48))
+    options = [f"data.root={root}", "data.labeled=1", "steps=1", "augment.crop=[32,32]", "cache=none", "batch_size=1"]
+    train(load_config("folder", [*options, "threads=1", "device=cpu"]), tmp_path / "run")
+    assert evaluate(tmp_path / "run", "train").images == 2

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,14 @@ def test_columns_that_are_lists(make_sweep: Make, tmp_path: Path) -> None:
 def test_many_cells_that_were_not_begun_are_counted(make_sweep: Make) -> None:
     sweep = read(make_sweep({"a": {None: ["open"] * 4}, "b": {None: ["open", "open", "open", "failed"]}}))
     assert unfinished(sweep.cells) == ["b, seed 3: failed (the term 'cons' is nan)", "not begun: 4 of a, 3 of b"]
+
+
+def test_scores_over_fewer_classes_say_so(make_sweep: Make) -> None:
+    root = make_sweep({"supervised": {None: [0.40, 0.42]}})
+    done = next(iter(sorted(root.rglob("DONE"))))
+    figures = json.loads(done.read_text())
+    figures["scores"]["val"]["iou"] = [0.4, None, 0.4]
+    done.write_text(json.dumps(figures))
+    table = line_table(read(root), "val")
+    assert column(table, "mIoU in %") == [("41.00 ± 1.41", "2 of 3 classes")]
+    assert column(table, "seed: mIoU in %") == [("0: 40.00 over 2 of 3 classes; 1: 42.00", "")]

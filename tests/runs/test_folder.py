@@ -11,9 +11,10 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
-from latentseg.runs.folder import LOCK, Run, check_run_folder, create_run, free_path, open_run, recorded_precision
+from latentseg.runs.folder import Run, create_run, open_run, recorded_precision
 from latentseg.runs.log import Log
 from latentseg.runs.metrics import finite_or_none, read_metrics
+from latentseg.runs.place import LOCK, check_run_folder, free_path
 
 CONFIG = load_config("scenes", ["data.scenes.train=6", "data.scenes.val=1", "data.scenes.test=1", "data.labeled=2"])
 

@@ -31,8 +31,9 @@ from latentseg.analysis import analyse
 from latentseg.errors import UserError
 from latentseg.losses import consistency
 from latentseg.methods.table import METHODS
-from latentseg.runs.folder import LOCK, Run, open_run
+from latentseg.runs.folder import Run, open_run
 from latentseg.runs.locks import hold
+from latentseg.runs.place import LOCK
 from latentseg.training import loop, trainer
 from latentseg.training.loop import train
 from latentseg.training.trainer import training_step

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from latentseg.data import caching
 from latentseg.inference.evaluate import score_items
-from latentseg.runs.folder import LOCK, open_run
+from latentseg.runs.folder import open_run
 from latentseg.runs.locks import hold
+from latentseg.runs.place import LOCK
 from latentseg.signals import NUMBERS, heeded
 from latentseg.training import loop, trainer
 from latentseg.training.loop import train
