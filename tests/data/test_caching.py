@@ -184,7 +184,12 @@ def test_views_that_are_encoded_one_by_one_are_the_same(tmp_path: Path, monkeypa
     together, _ = fill(config(tmp_path, "augment.views=3"))
     seen = list[int]()
     encode = Segmenter.encode
-    monkeypatch.setattr(Segmenter, "encode", lambda self, images: seen.append(len(images)) or encode(self, images))
+
+    def counting(segmenter: Segmenter, images: Tensor) -> list[Tensor]:
+        seen.append(len(images))
+        return encode(segmenter, images)
+
+    monkeypatch.setattr(Segmenter, "encode", counting)
     monkeypatch.setattr(caching, "AT_ONCE", 2 * 32 * 48)
     apart, _ = fill(config(tmp_path, "augment.views=3", f"cache_folder={tmp_path / 'other'}"))
     assert max(seen) == 2
