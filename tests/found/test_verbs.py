@@ -117,4 +117,4 @@ def test_a_folder_that_is_not_understood_ends_before_torch_is_there(tmp_path: Pa
 def test_folds_take_no_resume(tmp_path: Path) -> None:
     layouts.plain(tmp_path / "photos")
     with pytest.raises(UserError, match="--folds goes on by itself"):
-        run("train", "photos", "--folds", "3", "--resume")
+        run("train", "photos", "--folds", "3", "--resume", "--run", "runs/k")
