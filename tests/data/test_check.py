@@ -231,3 +231,29 @@ def test_test_images_without_masks_are_no_trouble(folder_set: Callable[..., Path
     write_pair(root / "images/test/01.png", root / "masks/test/01.png", 8, (12, 16), 3)
     with pytest.raises(DataError, match="1 of 10 images cannot be used"):  # some have masks: one is missing
         check_set(load_config("folder", [f"data.root={root}", "data.labeled=all"]))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_pixels_that_cannot_be_decoded_are_found_by_the_full_check_alone(
+    folder_set: Callable[..., Path], split: str
+) -> None:
+    root = folder_set(train=3)
+    (root / "masks/train/02.png").unlink()
+    path = root / "images" / split / ("02.png" if split == "train" else "01.png")
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # of the pixels
+    path.write_bytes(content)
+    (found,) = report_of(root, "full").bad
+    assert found.item.image == path
+    assert report_of(root, "quick").bad == []
+
+
+def test_palettes_of_labelled_masks_that_disagree_are_bad(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=2, val=1)
+    for number, palette in enumerate(([0, 0, 0, 9, 9, 9, 5, 5, 5], [0, 0, 0, 5, 5, 5, 9, 9, 9])):
+        path = root / f"masks/train/{number:02}.png"
+        mask = Image.open(path)
+        mask.putpalette(palette)
+        mask.save(path)
+    causes = [each.cause for each in report_of(root, "full").bad]
+    assert causes == ["a palette that gives a value another colour than other masks do"]

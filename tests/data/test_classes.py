@@ -103,3 +103,26 @@ def test_thin_things_and_random_masks_are_not_suspected() -> None:
     mask[:, 52:] = 20
     mask[:, 50], mask[:, 51] = 12, 16  # two classes on a slope may be chance
     assert MaskCounts.of(mask).resized_smoothly() == []
+
+
+def test_a_slope_is_between_a_lower_and_a_higher_neighbour() -> None:
+    """Along a row: 3 lies between 1 and 9; the plateaus, the peak and the hollow do not."""
+    found = counts([[0, 5, 5, 9, 1, 3, 9, 9, 7, 7, 0, 0]])
+    assert np.flatnonzero(found.between).tolist() == [3]
+    down = counts([[9], [6], [2], [2], [8], [8]])
+    assert np.flatnonzero(down.between).tolist() == [6]
+
+
+def test_values_beyond_a_byte_are_not_counted_as_others() -> None:
+    wide = MaskCounts.of(np.array([[-1, 0, 1, 256, 300, 400, 2, 3]], np.int32))
+    assert wide.values == {0, 1, 2, 3}
+    assert wide.between.shape == (256,)
+    assert wide.between[0] == 1
+
+
+def test_long_lists_are_cut() -> None:
+    names = tuple("abcdefgh")
+    (note,) = class_notes(names, {"labeled": counts([[0, 1]])})
+    assert note.startswith("classes c, d, e, f, g and 1 more in no mask")
+    (note,) = class_notes(names[:7], {"labeled": counts([[0, 1]])})
+    assert note.startswith("classes c, d, e, f, g in no mask")

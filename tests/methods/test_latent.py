@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import SIZE, C, L, Pixelwise, batch, built, networks, run, tensors
+from toy import SIZE, C, L, Pixelwise, batch, built, networks, run, segmenter_of, tensors
 
 from latentseg.data.batches import Batch
 from latentseg.methods.base import Networks
@@ -182,3 +182,46 @@ def test_supervised_is_the_cross_entropy_alone() -> None:
     supervised, ours = run(built({"name": "supervised"}), nets), run(labeled_only, nets)
     assert list(supervised) == list(ours) == ["ce"]
     assert supervised == ours
+
+
+@pytest.mark.parametrize(
+    ("grid", "adversarial", "expected"), [("pixels", 0, True), ("heads", 0, False), ("heads", 1, True)]
+)
+def test_losses_on_unlabelled_images_are_taken_where_the_option_says(
+    grid: str, adversarial: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets = networks(adversarial=bool(adversarial))
+    weights = {"lambda_lbl_adv": 0.01 * adversarial, "lambda_ulbl_adv": 0.001 * adversarial}
+    seen, segmenter = [], nets["segmenter"]
+    really = segmenter.forward
+
+    def noted(images: Tensor, upsample: bool = True) -> object:
+        seen.append(upsample)
+        return really(images, upsample=upsample)
+
+    monkeypatch.setattr(segmenter, "forward", noted)
+    run(built({"grid": grid, **weights}), nets, backward=False)
+    assert seen == [True, expected, *[True] * (len(seen) - 2)]
+
+
+@pytest.mark.parametrize(("gradient", "learns"), [("semantic", False), ("latent", True), ("both", True)])
+def test_the_branch_that_is_named_learns_from_consistency(gradient: str, learns: bool) -> None:
+    nets = networks(adversarial=False)
+    options = {"consistency_gradient": gradient, "lambda_latent": 0, "lambda_lbl_adv": 0, "lambda_ulbl_adv": 0}
+    parts = built(options)(nets, batch(), 0)
+    next(parts)
+    torch.autograd.backward(next(parts).terms["cons"].value)
+    segmenter = segmenter_of(nets)
+    assert (segmenter.latent.weight.grad is not None) == learns
+    assert (segmenter.semantic.weight.grad is not None) == (gradient != "latent")
+
+
+def test_a_small_adversarial_weight_alone_is_reason_enough_for_unlabelled_images() -> None:
+    method = latent(start=5, lambda_cons=0.1, lambda_lbl_adv=0, lambda_ulbl_adv=0.001)
+    assert "adv_u" in run(method, networks(), backward=False)
+
+
+def test_a_latent_class_at_the_threshold_is_not_effective() -> None:
+    half = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert effective(half, 0.5) == 0
+    assert effective(half, 0.49) == 2
