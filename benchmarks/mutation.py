@@ -159,6 +159,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--most", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--again", action="store_true", help="only the faults that the file says were not noticed")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     for module in WARM:
@@ -167,15 +168,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for name in given.modules or TARGETS:
         every = list(mutants(ROOT / "latentseg" / f"{name.replace('.', '/')}.py", name))
         drawn = random.Random(given.seed).sample(every, min(given.most, len(every)))  # noqa: S311
+        tried = len(drawn)
+        if given.again:
+            tried, known = results[name]["tried"], set(results[name]["survived"])
+            drawn = [mutant for mutant in every if mutant.where in known]
         assert passes(name, None, given.seconds), f"the tests of {name} fail as they are"
         survived = []
         for mutant in drawn:
             if passes(name, mutant.code, given.seconds):
                 survived.append(mutant.where)
                 print(mutant.where, flush=True)
-        score = round(100 * (1 - len(survived) / len(drawn)), 1)
-        results[name] = {"faults": len(every), "tried": len(drawn), "noticed_percent": score, "survived": survived}
-        print(f"{name}: {len(drawn)} of {len(every)} faults tried, {score} % noticed", flush=True)
+        score = round(100 * (1 - len(survived) / tried), 1)
+        results[name] = {"faults": len(every), "tried": tried, "noticed_percent": score, "survived": survived}
+        print(f"{name}: {tried} of {len(every)} faults tried, {score} % noticed", flush=True)
         given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 

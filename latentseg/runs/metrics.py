@@ -28,7 +28,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "metrics.jsonl"
     try:
-        lines = path.read_bytes().rstrip().split(b"\n") if path.exists() else []
+        lines = path.read_bytes().rstrip().split(b"\n") if path.is_file() else []  # a device might have no end
     except OSError as error:
         lines = []
         _note(path, f"{path} cannot be read: {error.strerror}")

@@ -269,3 +269,11 @@ def test_the_confusions_are_of_the_teachers_own_map_mixed() -> None:
         run(method, nets_of("latent_match"), step=1, data=data_of(), backward=False)
         confusions.append(method.latent.confusion)
     assert torch.equal(*confusions)
+
+
+def test_a_moving_average_of_a_single_pixel_is_that_pixel_and_none_moves_nothing() -> None:
+    average = torch.zeros(2, 2)
+    latent_classes._move(average, torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor(1), 0.5)
+    assert average.tolist() == [[0.0, 0.5], [0.0, 0.0]]
+    latent_classes._move(average, torch.ones(2, 2), torch.tensor(0), 0.5)
+    assert average.tolist() == [[0.0, 0.5], [0.0, 0.0]]

@@ -158,3 +158,9 @@ def test_no_log_is_an_empty_log(tmp_path: Path) -> None:
 )
 def test_json_knows_no_nan(value: Any, expected: Any) -> None:
     assert finite_or_none(value) == expected
+
+
+def test_a_log_that_is_a_device_is_not_read(tmp_path: Path) -> None:
+    """/dev/full never ends."""
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    assert read_metrics(tmp_path) == []
