@@ -17,7 +17,7 @@ from latentseg.config import DataConfig
 from latentseg.data.check import check_data, check_set, readable
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import DataError, UserError
+from latentseg.errors import DataError, RunError, UserError
 from latentseg.presets import load_config
 
 
@@ -231,3 +231,9 @@ def test_test_images_without_masks_are_no_trouble(folder_set: Callable[..., Path
     write_pair(root / "images/test/01.png", root / "masks/test/01.png", 8, (12, 16), 3)
     with pytest.raises(DataError, match="1 of 10 images cannot be used"):  # some have masks: one is missing
         check_set(load_config("folder", [f"data.root={root}", "data.labeled=all"]))
+
+
+def test_a_report_that_cannot_be_written_is_one_message(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "check.json").mkdir()
+    with pytest.raises(RunError, match=r"check\.json cannot be written: Is a directory"):
+        report_of(folder_set()).write(tmp_path)
