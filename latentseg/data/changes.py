@@ -36,7 +36,7 @@ def changed_files(split: Split, scored: dict[str, list[Item]], folder: Path) -> 
     try:
         before: Marks = json.loads((folder / NAME).read_text(encoding="utf-8"))
         return _compare(before, _marks(split, scored), folder.parent)
-    except (OSError, ValueError, AttributeError, TypeError):  # an older run, or one that was damaged there
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):  # older, or damaged
         return []
 
 

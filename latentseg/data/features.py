@@ -48,7 +48,7 @@ class FeatureStore:
             self.views, self.crop = int(content["views"]), (int(content["crop"][0]), int(content["crop"][1]))
             self._number = {str(name): number for number, name in enumerate(content["images"])}
             self._maps = int(content["maps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{folder} is no store of features ({error}): delete it, it is made anew") from error
         self._open: dict[str, NDArray[Any]] = {}
 

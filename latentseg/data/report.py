@@ -10,7 +10,7 @@ from latentseg.data.classes import MaskCounts, class_figures
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.files import first_three
 from latentseg.data.splits import Split
-from latentseg.errors import DataError, UserError
+from latentseg.errors import DataError, RunError, UserError
 
 CHECK = "check.json"
 """Name of the report in the folder of a run's split."""
@@ -77,12 +77,19 @@ class Report:
         return [str(self._problem("they are left out (data.on_bad=skip)"))]
 
     def write(self, folder: Path) -> None:
-        """Write check.json, and skipped.txt if something is left out: role, id and cause, a line each."""
+        """Write check.json, and skipped.txt if something is left out: role, id and cause, a line each.
+
+        Raises:
+            RunError: One of them cannot be written.
+        """
         text = json.dumps(self.figures() | {"score_notes": self.score_notes}, indent=1)
-        (folder / CHECK).write_text(text, encoding="utf-8")
-        if self.bad:
-            lines = (f"{bad.role}\t{bad.item.id}\t{bad.cause}\n" for bad in self.bad)
-            (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+        try:
+            (folder / CHECK).write_text(text, encoding="utf-8")
+            if self.bad:
+                lines = (f"{bad.role}\t{bad.item.id}\t{bad.cause}\n" for bad in self.bad)
+                (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise RunError(f"{error.filename or folder} cannot be written: {error.strerror}") from error
 
     def _problem(self, remedy: str) -> DataError:
         """All that cannot be used in one message, by cause."""

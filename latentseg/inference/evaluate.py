@@ -143,5 +143,5 @@ def _score_notes(run: Path) -> list[str]:
     try:
         notes = json.loads((run / "split" / CHECK).read_text(encoding="utf-8"))["score_notes"]
         return [str(note) for note in notes]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -207,7 +207,7 @@ def _read(place: Path, tries: int = 5) -> Owner | None:
             return Owner(**json.loads(place.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError):  # being written, on a disk without hard links
+        except (OSError, ValueError, TypeError, RecursionError):  # being written, on a disk without hard links
             time.sleep(0.02)
     return Owner(host="an unknown host", pid=0, space="", born=None, token="unreadable", started="")  # noqa: S106
 

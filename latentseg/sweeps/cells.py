@@ -147,7 +147,7 @@ def read_done(folder: Path, splits: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         done = json.loads((folder / "DONE").read_text(encoding="utf-8"))
         return dict(done) if set(splits) <= done["scores"].keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

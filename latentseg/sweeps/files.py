@@ -120,7 +120,7 @@ def _with_earlier_pieces(sweep: Sweep, before: bytes) -> Sweep:
             cell = new.get(_place(entry)) or _made_again(sweep, entry)
             if cell and entry["folder"] in (cell.folder, cell.earlier):
                 kept[_place(entry)] = replace(cell, folder=entry["folder"])
-    except (ValueError, KeyError, TypeError):  # none yet, or damaged
+    except (ValueError, KeyError, TypeError, RecursionError):  # none yet, or damaged
         return sweep
     if lost := listed - len(kept):
         console.print(f"note: {sweep.name}.json no longer lists {lost} cells that were made with other options")

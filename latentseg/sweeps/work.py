@@ -17,7 +17,7 @@ from latentseg.config import DataConfig
 from latentseg.console import console
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.methods.given_classes import group_ids
 from latentseg.models.weights import check_kind
@@ -78,10 +78,14 @@ def _same_data(dataset: Dataset, root: str, note: Path) -> str:
             sizes = [path.stat().st_size if path and path.is_file() else None for path in (item.image, item.mask)]
             digest.update(f"{split} {item.id} {sizes}\n".encode())
     files = digest.hexdigest()
-    known = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"files": files}
-    if known["files"] != files:
+    try:
+        known = json.loads(note.read_bytes()) if note.is_file() else {"files": files, "root": root}
+        before, where = known["files"], known["root"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{note} is damaged ({error}): delete it, it is made anew") from error
+    if before != files:
         raise UserError(
-            f"data.root={root} has other images or masks (names, sizes) than {known['root']}, which the cells of "
+            f"data.root={root} has other images or masks (names, sizes) than {where}, which the cells of "
             f"{note.parent.parent} were made of: take another --run-root, or the same data"
         )
     return json.dumps({"root": str(Path(root).absolute()), "files": files})

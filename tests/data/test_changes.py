@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -64,3 +65,14 @@ def test_images_that_came_or_went_are_named(folder_set: Callable[..., Path], tmp
     assert note.endswith("images of val have changed: 1 gone (01)")
     (tmp_path / NAME).write_text("{broken")
     assert changed_files(split, scored, tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "null", '{"labeled": 3}', "\0", "empty marks"])
+def test_damaged_marks_tell_nothing(folder_set: Callable[..., Path], tmp_path: Path, content: str) -> None:
+    root = folder_set(train=5)
+    remember_files(*read(root), tmp_path)
+    if content == "empty marks":
+        marks = json.loads((tmp_path / NAME).read_text())
+        content = json.dumps(marks | {"unlabeled": {name: [] for name in marks["unlabeled"]}})
+    (tmp_path / NAME).write_text(content)
+    assert changed_files(*read(root), tmp_path) == []

@@ -17,7 +17,7 @@ from latentseg.config import DataConfig
 from latentseg.data.check import check_data, check_set, readable
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
-from latentseg.errors import DataError, UserError
+from latentseg.errors import DataError, RunError, UserError
 from latentseg.presets import load_config
 
 
@@ -257,3 +257,9 @@ def test_palettes_of_labelled_masks_that_disagree_are_bad(folder_set: Callable[.
         mask.save(path)
     causes = [each.cause for each in report_of(root, "full").bad]
     assert causes == ["a palette that gives a value another colour than other masks do"]
+
+
+def test_a_report_that_cannot_be_written_is_one_message(folder_set: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "check.json").mkdir()
+    with pytest.raises(RunError, match=r"check\.json cannot be written: Is a directory"):
+        report_of(folder_set()).write(tmp_path)

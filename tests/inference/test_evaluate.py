@@ -256,3 +256,6 @@ def test_train_is_scored_where_it_has_masks(folder_set: Callable[..., Path], tmp
     options = [f"data.root={root}", "data.labeled=1", "steps=1", "augment.crop=[32,32]", "cache=none", "batch_size=1"]
     train(load_config("folder", [*options, "threads=1", "device=cpu"]), tmp_path / "run")
     assert evaluate(tmp_path / "run", "train").images == 2
+    for content in ("[" * 100_000, "[]", '{"score_notes": 3}'):  # notes that somebody damaged
+        (tmp_path / "run/split/check.json").write_text(content)
+        assert evaluate(tmp_path / "run", "train").notes == []

@@ -12,7 +12,7 @@ import pytest
 
 from latentseg.config import Config
 from latentseg.data.plain import write_scenes
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.inference.evaluate import evaluate
 from latentseg.presets import dump_config, load_config
 from latentseg.runs.locks import hold
@@ -287,3 +287,8 @@ def test_another_data_set_of_the_same_name_is_refused(
         run_sweep(tiny(*options, f"data.root={other}"), root)
     run_sweep(tiny(*options, f"data.root={other}"), tmp_path / "other")
     assert [call for call, _ in fake if call == "train"] == ["train"] * 2
+    (note,) = (root / "data").iterdir()
+    for damage in ("", "[" * 100_000, "{}"):
+        note.write_text(damage)
+        with pytest.raises(RunError, match=r"is damaged .*: delete it, it is made anew"):
+            run_sweep(tiny(*options, f"data.root={scenes}"), root)
