@@ -80,7 +80,7 @@ def override(rng: random.Random) -> str:
         key = mutated(rng, key.encode()).decode(errors="surrogateescape")
     elif rng.random() < 0.1:
         key = f"{rng.choice(['data.class_map', 'method.groups'])}.{rng.choice(SCALARS)}"
-    typed = near(rng, key) if rng.random() < 0.6 else value(rng)
+    typed = near(rng, key) if rng.random() < 0.75 else value(rng)
     text = f"{key}{rng.choice(['='] * 20 + ['', '==', ' = '])}{typed}"
     return (
         mutated(rng, text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
