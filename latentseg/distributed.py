@@ -74,7 +74,7 @@ def mean_divisor(valid: Tensor | None) -> Tensor | None:
     It is their number divided by the number of processes; the average over the processes does the rest.
 
     Args:
-        valid: Pixels that count, bool; None, all pixels, gives None.
+        valid: Pixels that count, bool, or how much each counts; None, all pixels, gives None.
     """
     if valid is None:
         return None

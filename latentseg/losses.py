@@ -22,6 +22,17 @@ def probabilities(logits: Tensor) -> Tensor:
     return _at_least_float32(logits).softmax(1)
 
 
+def pixel_weights(targets: Tensor, weights: Tensor | None) -> Tensor:
+    """How much each pixel counts in `cross_entropy`, shape (N, H, W); their sum is what a mean is divided by.
+
+    Args:
+        targets: Class ids, shape (N, H, W), int64; 255 is ignored and counts 0.
+        weights: Of the classes, shape (C,); 1 each if None, and the result is bool.
+    """
+    known = targets != IGNORE_INDEX
+    return known if weights is None else weights[targets.where(known, 0)] * known
+
+
 def cross_entropy(
     logits: Tensor, targets: Tensor, count: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentseg.data.batches import Batch
 from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, cross_entropy, probabilities, real_or_fake
+from latentseg.losses import IGNORE_INDEX, cross_entropy, pixel_weights, probabilities, real_or_fake
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term
 
@@ -25,7 +25,8 @@ class AdvSemiSeg(Method):
 
         semantic = segmenter(batch.images).semantic
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}
+        count = mean_divisor(pixel_weights(batch.targets, self.weights))
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count, self.weights))}
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)
         yield Losses("segmenter", terms)
         del semantic, terms  # the graph of a part is gone before the next one is built

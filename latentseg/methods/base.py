@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from latentseg.config import Config, MethodConfig, StrongConfig
 from latentseg.data.batches import Batch
-from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, cross_entropy
 from latentseg.methods.table import METHODS
 from latentseg.methods.weak_to_strong import PseudoLabelStats
 
@@ -92,17 +90,6 @@ class Method(nn.Module):
     def forward(self, nets: Networks, batch: Batch, step: int) -> Iterator[Losses]:
         """Yield the losses of step `step` (0-based), each with a fresh graph."""
         raise NotImplementedError
-
-    def labeled_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy on labelled images, Eq. 4 of arXiv:1912.12936: a mean, weighed by the classes' weights.
-
-        Args:
-            logits: Semantic logits, shape (N, C, H, W).
-            targets: Class ids, shape (N, H, W); 255 is ignored.
-        """
-        known = targets != IGNORE_INDEX
-        counts = known if self.weights is None else self.weights[targets.where(known, 0)] * known
-        return cross_entropy(logits, targets, mean_divisor(counts), self.weights)
 
     def summary(self) -> dict[str, float]:
         """Figures about the method's state for the log."""

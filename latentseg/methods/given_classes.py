@@ -9,7 +9,7 @@ from latentseg.config import Groups
 from latentseg.data.batches import Batch
 from latentseg.distributed import all_reduce_sum, mean_divisor
 from latentseg.errors import UserError
-from latentseg.losses import IGNORE_INDEX, cross_entropy, latent_joint, probabilities
+from latentseg.losses import IGNORE_INDEX, cross_entropy, latent_joint, pixel_weights, probabilities
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Setup, Term, empty_cooccurrence
 from latentseg.methods.latent import consistency_terms, effective_classes, update_cooccurrence
@@ -39,7 +39,8 @@ class GivenClasses(Method):
         counts, _ = latent_joint(probabilities(latent.detach()), batch.targets, semantic.shape[1])
         update_cooccurrence(self.cooccurrence, all_reduce_sum(counts), self.alpha)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}
+        count = mean_divisor(pixel_weights(batch.targets, self.weights))
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count, self.weights))}
         if config.lambda_latent > 0:
             groups = self.group_of[batch.targets]
             terms["groups"] = Term(config.lambda_latent, cross_entropy(latent, groups, mean_divisor(known)))

@@ -12,9 +12,11 @@ from latentseg.losses import (
     IGNORE_INDEX,
     conditional_entropy,
     consistency,
+    cross_entropy,
     latent_given_class,
     latent_joint,
     on_grid,
+    pixel_weights,
     probabilities,
     semantic_to_latent,
 )
@@ -41,7 +43,8 @@ class Latent(Method):
 
         semantic, latent = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, self.labeled_loss(semantic, batch.targets))}  # Eq. 4
+        count = mean_divisor(pixel_weights(batch.targets, self.weights))
+        terms = {"ce": Term(1.0, cross_entropy(semantic, batch.targets, count, self.weights))}  # Eq. 4
         terms |= latent_terms(config, latent, batch.targets, self.cooccurrence, self.alpha)  # Eqs. 1 and 8
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(semantic), known)  # Eq. 5
         yield Losses("segmenter", terms)  # Eq. 6

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
+from latentseg.distributed import mean_divisor
+from latentseg.losses import cross_entropy, pixel_weights
 from latentseg.methods.base import Losses, Method, Networks, Term
 
 
@@ -27,4 +29,5 @@ def supervised_losses(
         term: Name of the term.
     """
     logits = nets[network](batch.images).semantic
-    return Losses(network, {term: Term(1.0, method.labeled_loss(logits, batch.targets))})
+    count = mean_divisor(pixel_weights(batch.targets, method.weights))
+    return Losses(network, {term: Term(1.0, cross_entropy(logits, batch.targets, count, method.weights))})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from latentseg.data.batches import Batch
 from latentseg.distributed import mean_divisor
-from latentseg.losses import IGNORE_INDEX, on_grid, probabilities, symmetric_divergence
+from latentseg.losses import IGNORE_INDEX, cross_entropy, on_grid, pixel_weights, probabilities, symmetric_divergence
 from latentseg.methods.adversarial import Adversary
 from latentseg.methods.base import Losses, Method, Networks, Term
 
@@ -21,8 +21,9 @@ class Symmetric(Method):
 
         first, second = segmenter(batch.images)
         known = batch.targets != IGNORE_INDEX
-        terms = {"ce": Term(1.0, self.labeled_loss(first, batch.targets))}
-        terms["ce_2"] = Term(1.0, self.labeled_loss(second, batch.targets))
+        count = mean_divisor(pixel_weights(batch.targets, self.weights))
+        terms = {"ce": Term(1.0, cross_entropy(first, batch.targets, count, self.weights))}
+        terms["ce_2"] = Term(1.0, cross_entropy(second, batch.targets, count, self.weights))
         terms |= adversary.terms("adv", config.lambda_lbl_adv, probabilities(first), known)
         terms |= adversary.terms("adv_2", config.lambda_lbl_adv, probabilities(second), known)
         yield Losses("segmenter", terms)
