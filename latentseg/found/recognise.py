@@ -162,7 +162,8 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
         return Found(root, "images and masks", choices)
     masks = [item.mask for split in dataset.splits for item in dataset.items(split) if item.mask]
     try:
-        more, broken = meaning(root, masks, dataset.config.classes if "data.classes" in decided else None)
+        names = dataset.config.classes if "data.classes" in decided else None
+        more, broken = meaning(root, masks, names, dataset.config.ignored_values)
     except DataError as error:
         if classes:
             raise

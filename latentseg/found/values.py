@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ GREY_MODES = frozenset({"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 Seen = tuple[str, frozenset[int]]
 
 
-def meaning(root: Path, masks: list[Path], given: list[str] | None = None) -> tuple[list[Choice], list[Problem]]:
+def meaning(
+    root: Path, masks: list[Path], given: list[str] | None = None, ignored: Sequence[int] = (IGNORE_INDEX,)
+) -> tuple[list[Choice], list[Problem]]:
     """Options that say what masks hold: names of classes, a map of values or of colours. Every mask is read.
 
     Args:
         root: Of the data set.
         masks: Their files.
         given: Names of the classes, if somebody has said them.
+        ignored: Values that mean no label.
 
     Raises:
         DataError: The masks cannot be read, or what they hold has no sure meaning.
@@ -50,7 +54,7 @@ def meaning(root: Path, masks: list[Path], given: list[str] | None = None) -> tu
     if colors:
         return _of_colors(root, colors[0]), problems
     if values:
-        return _of_values(root, values[0], given), problems
+        return _of_values(root, values[0] - ({*ignored} - {IGNORE_INDEX}), given), problems
     found = broken[0][2] if broken else []
     raise found[0] if found else DataError("no mask can be read", "look at the files", root)
 

@@ -202,6 +202,13 @@ def test_a_fifth_is_held_out_the_same_each_time(tmp_path: Path) -> None:
     assert held[0] == held[1]
 
 
+def test_a_value_that_means_no_label_needs_no_name(tmp_path: Path) -> None:
+    root = photos(tmp_path / "set", 0, 1, 11)
+    given = ["data.classes=[cat,dog]"]
+    assert [problem.what for problem in recognise(root, given).problems if "do not cover" in problem.what]
+    assert not recognise(root, [*given, "data.ignored_values=[11,255]"]).problems
+
+
 def test_what_is_given_is_not_looked_for(tmp_path: Path) -> None:
     root = photos(tmp_path / "set", 0, 1)
     given = ["data.holdout=3", "data.classes=[cat,dog]"]
