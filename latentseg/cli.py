@@ -81,11 +81,12 @@ def train(
     of_run = (Path(source) / "config.yaml").is_file()  # a folder may bear the name of a preset
     if of_run:
         run, source = run or (None if origin else Path(source)), str(Path(source) / "config.yaml")
-    elif is_data_folder(source):
+    decided = overrides
+    if not of_run and is_data_folder(source):
         source, overrides = in_place(source, overrides)
     config = can_begin(looked_at(load_config(source, overrides, of_run)), run, resume)
     if time:
-        config = _within(config, time, resume, overrides)
+        config = _within(config, time, resume, decided)
     if dry_run:
         from latentseg.training.costs import dry_run as expected  # noqa: PLC0415
 

@@ -77,8 +77,9 @@ def _look(folder: Path, overrides: list[str], kind: Kind | None = None) -> "Foun
     from latentseg.data.splits import draw_split  # noqa: PLC0415
     from latentseg.found.recognise import recognise  # noqa: PLC0415
 
-    found = recognise(folder, overrides)
+    found, first = recognise(folder, overrides), True
     if kind:
+        from latentseg.distributed import is_first  # noqa: PLC0415
         from latentseg.training.recipe import choose_recipe  # noqa: PLC0415 - slow (PyTorch)
 
         config = load_config(BASE, [*found.overrides, *overrides], keep_unread=True)
@@ -86,5 +87,7 @@ def _look(folder: Path, overrides: list[str], kind: Kind | None = None) -> "Foun
         given = {override.partition("=")[0].strip() for override in overrides}
         split = draw_split(dataset, config.data, config.seed)
         found.choices += choose_recipe(dataset, split, config, kind, given | {choice.key for choice in found.choices})
-    show(found.table())
+        first = is_first()
+    if first:  # of several processes one speaks
+        show(found.table())
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -112,6 +113,21 @@ def test_a_folder_that_is_not_understood_ends_before_torch_is_there(tmp_path: Pa
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="no masks are recognised"):
         run("train", ".")
+
+
+def test_a_time_takes_the_place_of_the_steps_that_a_folder_would_get(tmp_path: Path) -> None:
+    layouts.binary(tmp_path / "photos")
+    with pytest.raises(UserError, match="--time measures one process"):  # so the recipe's steps are no obstacle
+        run("train", "photos", "--time", "20m", "devices=2", "device=cpu")
+    with pytest.raises(UserError, match=r"leave out --resume and steps=N"):
+        run("train", "photos", "--time", "20m", "steps=5")
+
+
+def test_of_several_processes_one_prints_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts.binary(tmp_path / "photos")
+    assert "photos: " in run("init", "photos", "--out", "first.yaml")
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    assert "photos: " not in run("init", "photos", "--out", "second.yaml")
 
 
 def test_folds_take_no_resume(tmp_path: Path) -> None:
