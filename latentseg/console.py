@@ -10,14 +10,20 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 Thing = TypeVar("Thing")
 LINE_SECONDS = 15.0
 """Without a terminal: seconds between two lines."""
+WIDE = 80
+"""Columns from which on there is room for the bar itself, and for the time that has passed."""
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -99,14 +105,22 @@ def track(things: Iterable[Thing], what: str, count: int | None = None) -> Itera
             lines.show(what, done, total)
 
 
+class _Figures(ProgressColumn):
+    """What else is told of a task; of all columns it is the one that is cut where a terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
+
+
 def _bar(what: str) -> Progress:
+    wide = console.width >= WIDE
     return Progress(
         TextColumn(what),
-        BarColumn(),
+        *([BarColumn(20)] if wide else []),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if wide else []),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
+        _Figures(Column(no_wrap=False)),
         console=console,
         transient=True,
         disable=not console.is_terminal,

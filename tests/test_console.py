@@ -1,4 +1,7 @@
-"""Progress without a terminal: lines with the time left."""
+"""Progress: lines with the time left without a terminal, one line that fits with one."""
+
+import re
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -17,6 +20,18 @@ def test_lines_tell_what_is_done_and_left(monkeypatch: pytest.MonkeyPatch, capsy
     assert "mIoU 43.21  ce 0.5" in lines[-1]
     assert "7.0 images/s" in lines[-1]
     assert all("s left" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [44, 90])
+def test_on_a_narrow_terminal_count_time_and_score_stay(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = StringIO()
+    terminal = Console(file=written, force_terminal=True, width=width, color_system=None, soft_wrap=True)
+    monkeypatch.setattr(console, "console", terminal)
+    with console.track_steps(3000, 40) as show:
+        show(1500, dict.fromkeys(["cross_entropy", "match", "confidence", "accepted"], 0.123), 7.0, 0.4321)
+    *_, last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue()).strip().splitlines()
+    assert len(last) == width
+    assert re.match(r"training (━|╸|╺|\s)*1500/3000 .* mIoU 43\.21  .*…$", last)
 
 
 def test_short_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
