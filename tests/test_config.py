@@ -206,12 +206,15 @@ def test_every_preset_loads_and_says_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("name", ["camvid", "animals"])
 def test_laptop_match_presets_are_the_row_that_was_measured(name: str) -> None:
-    """The row latent_match of benchmarks/match_camvid_long.yaml and match_animals_long.yaml."""
+    """The row latent_match of benchmarks/long_camvid.yaml and long_animals.yaml."""
     sweep = read_sweep(
-        Path(__file__).parents[1] / f"benchmarks/match_{name}_long.yaml", ["rows=[latent_match]", "grid.seed=[0]"]
+        Path(__file__).parents[1] / f"benchmarks/long_{name}.yaml", ["rows=[latent_match]", "grid.seed=[0]"]
     )
     keys = {line.split(":")[0] for line in differences(sweep.cells[0].config, load_config(f"{name}_match"))}
-    assert {key for key in keys if not readers(key) or "latent_match" in readers(key)} == {"data.check"}
+    assert {key for key in keys if not readers(key) or "latent_match" in readers(key)} == {
+        "data.check",
+        "validate_every",
+    }
 
 
 def test_animals_maps_its_classes() -> None:
