@@ -104,8 +104,15 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(module, ())
 
 
-def test_help_needs_no_torch() -> None:
-    code = "import sys, latentseg, latentseg.cli; assert 'torch' not in sys.modules"
+@pytest.mark.parametrize(
+    ("modules", "late"),
+    [
+        ("latentseg, latentseg.cli", "torch"),
+        ("latentseg.training.loop, latentseg.inference.predict", "latentseg.analysis.heatmap"),
+    ],
+)
+def test_what_takes_long_is_imported_where_it_is_used(modules: str, late: str) -> None:
+    code = f"import sys, {modules}; assert '{late}' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -9,8 +9,7 @@ import io
 import json
 from pathlib import Path
 
-from latentseg.analysis.findings import Analysis
-from latentseg.analysis.heatmap import IGNORED, draw
+from latentseg.analysis.findings import IGNORED, Analysis
 from latentseg.analysis.stats import Rows
 from latentseg.errors import RunError
 from latentseg.runs.checkpoints import write_atomically
@@ -27,6 +26,8 @@ def analysis_folder(run: Path, split: str, checkpoint: str = "last") -> Path:
 
 def write_analysis(result: Analysis, folder: Path) -> None:
     """Write an analysis into its folder, which exists; analysis.json last."""
+    from latentseg.analysis.heatmap import draw  # noqa: PLC0415 - Matplotlib takes half a second
+
     found = result.structure
     matrices: dict[str, Rows | None] = {
         MATRIX: [*found.latent_given_class, found.ignored],

@@ -13,6 +13,8 @@ from latentseg.analysis import stats
 from latentseg.analysis.stats import Real, Rows
 from latentseg.runs.metrics import finite_or_none
 
+IGNORED = "(ignored)"
+"""Name of the row for ignored pixels."""
 TextTable = list[list[str]]
 """A table as text, the header first; the first entry of a row is its name."""
 

@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from latentseg.analysis.findings import Analysis
+from latentseg.analysis.findings import IGNORED, Analysis
 from latentseg.analysis.stats import Rows, dominant
 
-IGNORED = "(ignored)"
-"""Name of the row for ignored pixels."""
 LONGEST = 24
 """Characters of a name that are shown."""
 NUMBERED = 24

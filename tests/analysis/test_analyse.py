@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latentseg.analysis import analyse, files
+from latentseg.analysis import analyse, heatmap
 from latentseg.analysis.files import analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
 from latentseg.analysis.heatmap import heat_maps
@@ -97,7 +97,7 @@ def written(runs: dict[str, Path], analysis: Analysis) -> dict[str, Any]:
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small analysis."""
-    monkeypatch.setattr(files, "draw", lambda _: Figure((1, 1)))
+    monkeypatch.setattr(heatmap, "draw", lambda _: Figure((1, 1)))
 
 
 def test_a_run_is_counted_at_its_original_size(
