@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
@@ -166,6 +167,9 @@ def test_a_broken_image_is_explained(tmp_path: Path) -> None:
             read_rgb(source)
 
 
+UNREAD = "of a kind that cannot be read \\(2 bands of 8 bits\\)"
+GREY_AND_WEIGHT: Any = [[[7] * 3, [255] * 3]] if int(PIL.__version__.partition(".")[0]) >= 13 else UNREAD
+"""Grey premultiplied by its transparency: Pillow reads it from 13 on; before, it is refused."""
 FOUR = np.array([[[10, 20, 30, 5], [200, 100, 50, 250]]], np.uint8)
 
 
@@ -180,10 +184,10 @@ FOUR = np.array([[[10, 20, 30, 5], [200, 100, 50, 250]]], np.uint8)
         (np.dstack([FOUR[..., :3], [[255, 0]]]).astype(np.uint8), 2, [2], [[[10, 20, 30], [255, 255, 255]]]),
         (np.dstack([FOUR[..., :3], [[255, 0]]]).astype(np.uint8), 2, [1], [[[10, 20, 30], [255, 255, 255]]]),
         (np.array([[[7, 255], [9, 0]]], np.uint8), 1, [2], [[[7] * 3, [255] * 3]]),
-        (np.array([[[7, 255], [0, 0]]], np.uint8), 1, [1], [[[7] * 3, [255] * 3]]),
+        (np.array([[[7, 255], [0, 0]]], np.uint8), 1, [1], GREY_AND_WEIGHT),
         (FOUR, 2, [2], "has a band that is called transparency, but looks like a measurement"),
         (FOUR, 1, [0, 0, 0], r"4 bands of 8 bits"),
-        (FOUR[..., :2], 1, [0], r"bands that are not said to be colours \(2 bands\)"),
+        (FOUR[..., :2], 1, [0], r"bands that are not said to be colours \(2 bands\)|" + UNREAD),
         (np.zeros((1, 2, 9), np.uint8), 2, [0] * 6, r"9 bands of 8 bits"),
         (FOUR.astype(np.float32), 2, [0], r"4 bands of 32 bits"),
     ],
