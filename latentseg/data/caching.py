@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from latentseg.console import console, track
 from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
+from latentseg.data.files import cache_home
 from latentseg.data.splits import Split
 from latentseg.data.transforms import view_image
 from latentseg.errors import UserError
@@ -113,10 +113,7 @@ def _filled(
 
 def cache_root(config: Config) -> Path:
     """Where features are kept: `cache_folder`, or the user's cache folder."""
-    if config.cache_folder:
-        return Path(config.cache_folder).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "latentseg" / "features"
+    return Path(config.cache_folder).expanduser() if config.cache_folder else cache_home() / "features"
 
 
 def _announce(folder: Path, images: int, views: int, size: int) -> None:

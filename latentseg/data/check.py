@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.table import Table
 
 from latentseg.config import Config
 from latentseg.console import console, track
+from latentseg.data.checked import Checked, Found
 from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table, mask_notes
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.files import first_three
@@ -22,7 +23,7 @@ from latentseg.data.lists import image_key, kept_out_items
 from latentseg.data.masks import read_mask
 from latentseg.data.pairing import listing_notes
 from latentseg.data.pairs import check_headers
-from latentseg.data.pixels import NO_FACTS, PixelFacts, PixelNotes, facts
+from latentseg.data.pixels import NO_FACTS, PixelNotes, facts
 from latentseg.data.report import Bad, Report
 from latentseg.data.splits import Split, check_name, draw_split
 from latentseg.errors import DataError, UserError
@@ -47,12 +48,14 @@ def check_data(
     jobs = [(role, item) for role, item in jobs if item.scene is None]
     kept_out = list(kept_out_items(dataset)) if dataset.root else []
     kept_keys = {image_key(item) for _, item in kept_out}
+    known = Checked(dataset.config, dataset.classes)
 
-    def check(job: tuple[str, Item]) -> _Found | UserError:
+    def check(job: tuple[str, Item]) -> Found | UserError:
+        role, item = job
         try:
-            if job[0] == LABELED:
-                refuse_scored(job[1], kept_keys)
-            return _check(dataset, *job, full=mode == "full")
+            if role == LABELED:
+                refuse_scored(item, kept_keys)
+            return known.found(f"{mode} {role}", item, lambda: _check(dataset, role, item, full=mode == "full"))
         except UserError as error:
             return error
 
@@ -64,9 +67,10 @@ def check_data(
             error = found if isinstance(found, UserError) else pixels.add(item, found.about)
             if error:
                 bad.append(Bad(role, item, error))
-            elif isinstance(found, _Found) and found.counts:
+            elif isinstance(found, Found) and found.counts:
                 counts[role].add(found.counts)
                 blank += [item.id] if role == LABELED and found.counts.values == {IGNORE_INDEX} else []
+    known.write()
     about_classes = [*_mask_notes(dataset, counts, bad), *class_notes(dataset.classes, counts)]
     blank_ones = _blank_notes(blank, counts[LABELED].masks, about_classes)
     good, good_scored = _without(split, scored, bad)
@@ -140,15 +144,7 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-class _Found(NamedTuple):
-    """What the files of one item hold."""
-
-    counts: MaskCounts | None
-    """Of the mask, if it was decoded."""
-    about: PixelFacts
-
-
-def _check(dataset: Dataset, role: str, item: Item, full: bool) -> _Found:
+def _check(dataset: Dataset, role: str, item: Item, full: bool) -> Found:
     """Read one item."""
     check_name(item)
     scored = role not in (LABELED, "unlabeled")
@@ -164,7 +160,7 @@ def _check(dataset: Dataset, role: str, item: Item, full: bool) -> _Found:
     if scored and (full or not item.has_labels):
         ids = dataset.read_targets(item, resized=False)
     about = facts(item, dataset.config, ids is not None) if full and item.image else NO_FACTS
-    return _Found(None if ids is None else MaskCounts.of(ids), about)
+    return Found(None if ids is None else MaskCounts.of(ids), about)
 
 
 def _mask_notes(dataset: Dataset, counts: dict[str, MaskCounts], bad: list[Bad]) -> list[str]:

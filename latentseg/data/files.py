@@ -13,6 +13,12 @@ NO_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml", 
 BROKEN_LINK, SEEN_FOLDER = "broken link", "folder linked twice or in a circle"
 
 
+def cache_home() -> Path:
+    """The folder of the user's cache that is ours."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "latentseg"
+
+
 def image_files(folder: Path) -> list[Path]:
     """All image files below a folder, by suffix, sorted; linked folders are followed, hidden files left out.
 

@@ -6,7 +6,6 @@ of masks. They are drawn once, and again where the annotations change.
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.console import console, track
-from latentseg.data.files import image_files, read_text
+from latentseg.data.files import cache_home, image_files, read_text
 from latentseg.data.templates import split_in
 from latentseg.errors import DataError, UserError
 
@@ -81,8 +80,7 @@ def drawn_masks(found: Annotations) -> dict[tuple[str, str], Path]:
 
 def mask_cache() -> Path:
     """Where drawn masks are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "latentseg" / "masks"
+    return cache_home() / "masks"
 
 
 def read_json(path: Path) -> Any:
