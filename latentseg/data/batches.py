@@ -208,7 +208,8 @@ class StepDataset(TorchDataset[Batch]):
         real = None
         adversarial = self.row.has_discriminator(self.config.method)
         if adversarial and self.config.discriminator.real_maps == "loader":
-            real = self._stream(REAL, self.split.labeled, step).targets
+            drawn = places(self.config, REAL, self.split.labeled, step, self.part, self._times)
+            real = torch.stack([self._truth(place) for place in drawn])
         if not self.uses_unlabeled:
             return Batch(labeled.images, labeled.targets, real=real, seed=seed)
         unlabeled = self._stream(UNLABELED, self.split.unlabeled, step)
@@ -231,6 +232,14 @@ class StepDataset(TorchDataset[Batch]):
         if ids is None:
             return Shown(image, torch.full(augment.crop, IGNORE_INDEX), valid, self._strong(image, view, place))
         return Shown(image, view_targets(ids, view, augment), valid)
+
+    def _truth(self, place: Place) -> Tensor:
+        """The labels alone of a view of the stream REAL: nothing else of its image is read."""
+        if self.stores is None:
+            ids = self.dataset.read_targets(place.item)
+            return view_targets(ids, view_at(self.config, REAL, place, *ids.shape), self.config.augment)
+        view = view_at(self.config, REAL, place, *self.stores.labeled.size(place.item.id))
+        return self._stored_targets(place.item, place.epoch % self.stores.labeled.views, view)
 
     def _strong(self, image: Tensor, view: View, place: Place) -> tuple[Tensor, ...]:
         seeds = [

@@ -268,10 +268,12 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, step: int) 
     """
     rate = 1 - min(decay, step / (step + 1))
     learned = [pair for pair in zip(teacher.parameters(), student.parameters(), strict=True) if pair[1].requires_grad]
-    for mine, theirs in [*learned, *zip(teacher.buffers(), student.buffers(), strict=True)]:
-        if mine.is_floating_point():
-            mine.lerp_(theirs, rate)
-        else:
-            mine.copy_(theirs)
+    every = [*learned, *zip(teacher.buffers(), student.buffers(), strict=True)]
+    averaged = [pair for pair in every if pair[0].is_floating_point()]
+    if averaged:
+        mine, theirs = zip(*averaged, strict=True)
+        torch._foreach_lerp_(mine, theirs, rate)
+    for counter, other in (pair for pair in every if not pair[0].is_floating_point()):
+        counter.copy_(other)
     if teacher.training:
         teacher.eval()
