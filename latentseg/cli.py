@@ -14,6 +14,7 @@ from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
+from latentseg.verbs.annotate import prelabel
 from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
 from latentseg.verbs.folders import in_place, init, is_data_folder
@@ -288,7 +289,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (runs, weights, doctor):
+for _verb in (prelabel, runs, weights, doctor):
     app.command()(_verb)
 
 

@@ -25,6 +25,7 @@ from latentseg.presets import load_config
 PLAIN = {("images/{split}/{id}", f"{masks}/{{split}}/{{id}}") for masks in ("masks", "labels")}
 FEW = 20
 """Labelled images of which one fold says little."""
+UNCOVERED = "are background; data.uncovered=ignore: no label"
 NOT_READ = {
     ".txt": "YOLO's text labels are not read: convert them to COCO JSON",
     ".xml": "XML is read as CVAT for images 1.1; of other tools export masks, or COCO JSON",
@@ -110,13 +111,9 @@ def _cityscapes(root: Path) -> Found | None:
 
 def _json(root: Path) -> Found | None:
     tests: dict[str, tuple[str, Callable[[object], bool], str]] = {
-        "coco": ("COCO", is_coco, "pixels without an instance are background; data.uncovered=ignore: no label"),
-        "labelme": ("LabelMe", is_labelme, "pixels without a shape are background; data.uncovered=ignore: no label"),
-        "label_studio": (
-            "Label Studio",
-            is_label_studio,
-            "pixels without a region are background; data.uncovered=ignore: no label",
-        ),
+        "coco": ("COCO", is_coco, f"pixels without an instance {UNCOVERED}"),
+        "labelme": ("LabelMe", is_labelme, f"pixels without a shape {UNCOVERED}"),
+        "label_studio": ("Label Studio", is_label_studio, f"pixels without a region {UNCOVERED}"),
     }
     problems = []
     for path in json_files(root):
@@ -145,8 +142,7 @@ def _xml(root: Path) -> Found | None:
             problems.append(Problem(f"{path.relative_to(root)}: {error.cause}", error.remedy))
             continue
         why = f"{path.relative_to(root)} is a file of CVAT; masks are drawn into the cache folder"
-        otherwise = "pixels without a shape are background; data.uncovered=ignore: no label"
-        return Found(root, "CVAT", _begin("cvat", root, why, otherwise), problems)
+        return Found(root, "CVAT", _begin("cvat", root, why, f"pixels without a shape {UNCOVERED}"), problems)
     return None
 
 

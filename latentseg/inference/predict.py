@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +35,8 @@ from latentseg.models.segmenter import Output
 KINDS = ("index", "overlay", "latent")
 LEGENDS = ("legend.png", "latent_legend.png")
 """Beside the folders: the colours of the classes, and of the latent classes."""
+Named = tuple[Path, Pixels]
+"""An image by its name in the jobs."""
 
 
 def predict(model: Model, paths: list[Path], out: Path) -> int:
@@ -86,22 +88,9 @@ def _predict_images(
     model: Model, images: Jobs, out: Path, failures: dict[Path, UserError], unpainted: NDArray[np.bool_] | None
 ) -> int:
     """Write the results of images, whose number it gives; those that fail are added to `failures`."""
+    read, failed = reading(model, images, failures)
 
-    def read(name: Path) -> Ready[tuple[Path, Pixels]] | None:
-        try:
-            pixels = read_rgb(images[name], model.run.config.data.bits)
-            return model.ready(pixels, (name, pixels))
-        except MemoryError:
-            failures[images[name]] = no_memory(images[name], "to read it")
-        except UserError as error:
-            failures[images[name]] = error
-        return None
-
-    def failed(owner: tuple[Path, Pixels]) -> None:
-        name, pixels = owner
-        failures[images[name]] = no_memory(images[name], f"{pixels.shape[1]}x{pixels.shape[0]}")
-
-    def write(predicted: tuple[tuple[Path, Pixels], Output]) -> bool:
+    def write(predicted: tuple[Named, Output]) -> bool:
         (name, pixels), maps = predicted
         try:
             _write_maps(model, maps, out, name)
@@ -116,6 +105,34 @@ def _predict_images(
     predicted = track(model.stream(images, read, latent=True, failed=failed), "predicting", len(images))
     with closing(in_threads(write, predicted)) as written:
         return sum(written)
+
+
+def reading(
+    model: Model, images: Jobs, failures: dict[Path, UserError]
+) -> tuple[Callable[[Path], Ready[Named] | None], Callable[[Named], None]]:
+    """What `Model.stream` asks for: how to read an image by its name in the jobs, and what to do if one is too large.
+
+    Args:
+        model: Whose options say how.
+        images: The jobs.
+        failures: Is given the images that cannot be read, or do not fit into memory.
+    """
+
+    def read(name: Path) -> Ready[Named] | None:
+        try:
+            pixels = read_rgb(images[name], model.run.config.data.bits)
+            return model.ready(pixels, (name, pixels))
+        except MemoryError:
+            failures[images[name]] = no_memory(images[name], "to read it")
+        except UserError as error:
+            failures[images[name]] = error
+        return None
+
+    def failed(owner: Named) -> None:
+        name, pixels = owner
+        failures[images[name]] = no_memory(images[name], f"{pixels.shape[1]}x{pixels.shape[0]}")
+
+    return read, failed
 
 
 def _predict_video(
