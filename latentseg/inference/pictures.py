@@ -24,10 +24,14 @@ STRIP = 256
 """Rows of a picture that are worked on at once."""
 
 
-def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
-    """Ids (H, W) as a palette PNG. Only runs are looked for: an eighth of the time, a file half as long again."""
+def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8] | None) -> bytes:
+    """Ids (H, W) as a palette PNG, or a grey one without a palette.
+
+    Only runs are looked for: an eighth of the time, a file half as long again.
+    """
     picture = Image.fromarray(ids)
-    picture.putpalette(palette.tobytes())  # grey becomes palette, the ids stay
+    if palette is not None:
+        picture.putpalette(palette.tobytes())  # grey becomes palette, the ids stay
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
