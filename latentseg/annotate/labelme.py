@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 from latentseg.annotate.polygons import filled, polygons
 from latentseg.annotate.proposals import Proposed, mean_probability
@@ -16,7 +17,7 @@ CENTRE = 0.5
 def encode(labels: Labels, proposed: Proposed) -> bytes | None:
     """The file of an image; None if nothing is proposed."""
     height, width = proposed.ids.shape
-    shapes = []
+    shapes: list[dict[str, Any]] = []
     for region in proposed.regions():
         for polygon in polygons(region.pixels):
             piece, (left, top) = filled(polygon)

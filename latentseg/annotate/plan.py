@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 from latentseg.annotate.formats import FORMAT_NAMES, FormatName, path_of
 from latentseg.data.files import is_folder
@@ -52,16 +51,15 @@ def plan(images: Path, name: str, out: Path | None = None, threshold: float = 0.
     if not is_folder(images):
         raise UserError(f"{images} is no folder: name the folder of the images")
     jobs = find_jobs([images])
-    kind = cast("FormatName", name)
-    if kind == "coco":
+    if name == "coco":
         _check_pycocotools()
     whole = images if images.name else images.resolve()  # of "." the name is not known
     folder = out or whole.with_name(f"{whole.name}-{name}")
     check_writable(folder)
-    for path in {path_of(folder, kind, image): None for image in jobs}:  # a document once
+    for path in {path_of(folder, name, image): None for image in jobs}:  # a document once
         if os.path.exists(path):  # noqa: PTH110 - long names
             raise UserError(f"{path} exists and is not overwritten: name another folder with --out")
-    return Plan(images, jobs, kind, folder, threshold)
+    return Plan(images, jobs, name, folder, threshold)
 
 
 def _check_pycocotools() -> None:

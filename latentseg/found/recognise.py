@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from latentseg.config import DataConfig
@@ -133,16 +134,11 @@ def _json(root: Path) -> Found | None:
 
 
 def _xml(root: Path) -> Found | None:
-    problems = []
     for path in files_below(root, ".xml"):
-        try:
-            if read_cvat(path) is None:
-                continue
-        except DataError as error:
-            problems.append(Problem(f"{path.relative_to(root)}: {error.cause}", error.remedy))
-            continue
-        why = f"{path.relative_to(root)} is a file of CVAT; masks are drawn into the cache folder"
-        return Found(root, "CVAT", _begin("cvat", root, why, f"pixels without a shape {UNCOVERED}"), problems)
+        with suppress(DataError):  # if the others are CVAT's, the reader names it
+            if read_cvat(path) is not None:
+                why = f"{path.relative_to(root)} is a file of CVAT; masks are drawn into the cache folder"
+                return Found(root, "CVAT", _begin("cvat", root, why, f"pixels without a shape {UNCOVERED}"))
     return None
 
 
