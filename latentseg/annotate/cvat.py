@@ -1,6 +1,7 @@
 """CVAT for images 1.1: a mask of runs per class and image, with its confidence as attribute."""
 
 import json
+import re
 from xml.etree import ElementTree as ET
 
 from latentseg.annotate.proposals import Proposed, box
@@ -9,10 +10,17 @@ from latentseg.data.drawn.runs import counted
 
 FILE, LABELS = "annotations.xml", "cvat_labels.json"
 CONFIDENCE = "confidence"
+NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def encode(labels: Labels, proposed: Proposed) -> bytes:
-    """The element of an image."""
+    """The element of an image.
+
+    Raises:
+        ValueError: XML cannot hold its name.
+    """
+    if NOT_IN_XML.search(proposed.image.as_posix()):
+        raise ValueError("a control character")
     height, width = proposed.ids.shape
     image = _element("image", id=proposed.number - 1, name=proposed.image.as_posix(), width=width, height=height)
     for region in proposed.regions():

@@ -101,7 +101,9 @@ def _encoded(model: Model, plan: Plan, labels: Labels, failures: Failures) -> Ge
             return Encoded(proposed, name, encode(labels, proposed))
         except MemoryError:
             failures[source] = no_memory(source, "to write its proposals")
-            return None
+        except ValueError as error:  # letters that are no Unicode, too
+            failures[source] = DataError("has a name that the format cannot hold", "rename it", source, str(error))
+        return None
 
     stream = model.stream(plan.jobs, read, failed=failed, predict=model.confident)
     with closing(in_threads(finish, track(stream, "predicting", len(plan.jobs)))) as finished:

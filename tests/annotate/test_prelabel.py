@@ -1,6 +1,7 @@
 """Proposals: written, read again as labels, the same pixels and classes; what is left open; what is refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from live import Channels, files, live
+from live import Channels, files, live, photo, train_with
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import CliRunner
 
 from latentseg.annotate import coco
 from latentseg.annotate.formats import FORMAT_NAMES, FormatName
@@ -18,6 +20,7 @@ from latentseg.annotate.plan import plan
 from latentseg.annotate.polygons import filled, polygons
 from latentseg.annotate.prelabel import prelabel
 from latentseg.annotate.proposals import OPEN, Proposed
+from latentseg.cli import app
 from latentseg.config import InferenceConfig
 from latentseg.data.datasets import open_dataset
 from latentseg.data.drawn.runs import counted, of_counts, packed, unpacked
@@ -238,6 +241,38 @@ def test_an_image_that_cannot_be_read_costs_that_image(photos: Path, tmp_path: P
         name, {"one.json", "three & 3.json", "day 2/two.json", "labels.txt", "labelme.yaml"}
     )
     assert files(tmp_path / "out") == written
+
+
+@pytest.mark.parametrize(("name", "lost"), [("cvat", 2), ("labelstudio", 1), ("coco", 0), ("labelme", 0)])
+def test_a_name_that_the_format_cannot_hold_costs_that_image(
+    photos: Path, tmp_path: Path, name: str, lost: int
+) -> None:
+    for odd in (b"\xff.png", b"a\x01.png"):
+        (photos / os.fsdecode(odd)).write_bytes((photos / "one.png").read_bytes())
+    if lost:
+        with pytest.raises(DataError, match=f"{lost} of 5 images have no proposals"):
+            prelabel(model(), plan(photos, name, tmp_path / "out", SURE))
+    else:
+        assert prelabel(model(), plan(photos, name, tmp_path / "out", SURE)) == 5
+    if name == "cvat":
+        assert len(ET.parse(tmp_path / "out" / "annotations.xml").findall("image")) == 3
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    run = train_with(tmp_path / "run", "method.name=supervised")
+    (tmp_path / "new").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "new" / "a.png")
+    words = ["prelabel", str(run), str(tmp_path / "new"), "--format", "cvat", "--threshold", "0.2"]
+    result = CliRunner().invoke(app, [*words, "--set", "inference.mirror=true"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "1 images in " in result.output
+    assert "next: make a task with the labels of cvat_labels.json (Raw) and upload annotations.xml" in result.output
+    trained = Model.open(run, overrides=["inference.mirror=true"])
+    probs = trained.predict(photo()).probs
+    mask = ET.parse(tmp_path / "new-cvat" / "annotations.xml").find("image/mask")
+    assert mask is not None
+    pixels = (probs.argmax(0) == trained.classes.index(str(mask.get("label")))) & (probs.max(0) >= 0.2)
+    assert float(mask.findtext("attribute", "")) == pytest.approx(probs.max(0)[pixels].mean(), abs=1e-4)
 
 
 def test_where_no_image_can_be_read_nothing_is_written(tmp_path: Path) -> None:

@@ -83,3 +83,10 @@ def test_a_geotiff_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tif exists and is not overwritten"):
         predict(model(), [source], tmp_path / "out")
     assert files(tmp_path / "out") == {"index/a.tif"}
+
+
+@pytest.mark.parametrize(("turn", "placed"), [(1, True), (6, False)])
+def test_a_turned_image_has_no_place(tmp_path: Path, turn: int, placed: bool) -> None:
+    tags = {274: turn, 33550: (1.0, 1.0, 0.0), 33922: (0.0, 0.0, 0.0, 5.0, 6.0, 0.0)}
+    Image.fromarray(photo()).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert has_place(tmp_path / "a.tif") == placed
