@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.data.colors import CITYSCAPES, voc_color
+from latentseg.data.drawn.runs import packed
 from latentseg.scenes.draw import CLASSES, PALETTE, draw_scene
 
 Ids = NDArray[np.uint8]
@@ -257,8 +258,7 @@ def label_studio(root: Path) -> Truth:
         known = np.zeros_like(ids)
         for i, kind in enumerate(("car", "road", "sky"), start=1):
             region = ids == CLASSES.index(kind)
-            alpha = np.repeat((region * 255).astype(np.uint8)[..., None], 4, axis=-1)
-            value = {"format": "rle", "rle": packed(alpha.ravel()), "brushlabels": [kind]}
+            value = {"format": "rle", "rle": packed(region), "brushlabels": [kind]}
             size = {"original_height": HEIGHT, "original_width": WIDTH}
             result.append({"type": "brushlabels", "value": value, **size})
             known[region] = i
@@ -267,23 +267,6 @@ def label_studio(root: Path) -> Truth:
         truth[name] = known
     (root / "project.json").write_text(json.dumps(tasks))
     return truth
-
-
-def packed(content: Ids) -> list[int]:
-    """Bytes in Label Studio's runs: a run of more than two has its value once, others have each of theirs."""
-    lengths = (3, 4, 8, 16)
-    bits = [f"{content.size:032b}", f"{7:05b}", *(f"{length - 1:04b}" for length in lengths)]
-    ends = np.flatnonzero(np.diff(content)) + 1
-    for part in np.split(content, ends):
-        for start in range(0, part.size, 1 << 16):
-            run = part[start : start + (1 << 16)]
-            i = next(i for i, length in enumerate(lengths) if run.size <= 1 << length)
-            same = run.size > 2
-            bits += [str(int(same)), f"{i:02b}", f"{run.size - 1:0{lengths[i]}b}"]
-            bits += [f"{value:08b}" for value in (run[:1] if same else run)]
-    text = "".join(bits)
-    text += "0" * (-len(text) % 8)
-    return [int(text[i : i + 8], 2) for i in range(0, len(text), 8)]
 
 
 def label_studio_png(root: Path) -> Truth:

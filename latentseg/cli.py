@@ -14,6 +14,7 @@ from latentseg.config import Config
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
+from latentseg.verbs.annotate import prelabel
 from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
 from latentseg.verbs.folders import in_place, init, is_data_folder
@@ -161,22 +162,28 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(help="Images, folders of images, videos.", metavar="PATHS...")],
     out: Annotated[Path, typer.Option(help="Folder of the results: index/, overlay/ and latent/.")],
     checkpoint: Checkpoint = "last",
+    benchmark: Annotated[
+        str | None, typer.Option("--as", help="voc or cityscapes: index PNGs with the ids that the benchmark takes.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option as key=value, such as inference.mirror=true.")
     ] = None,
 ) -> None:
     """Predict images: index PNGs with the palette of the data set, colour overlays, latent maps.
 
+    A GeoTIFF (pip install 'latentseg[geo]') gives index/NAME.tif at the same place on the earth.
     A video (pip install 'latentseg[video]') gives overlay/NAME.mp4 and PNGs index/NAME/000000.png and so on.
     """
+    from latentseg.inference.benchmarks import check_name  # noqa: PLC0415
     from latentseg.inference.jobs import find_jobs  # noqa: PLC0415
 
     load_run(run, set_ or [])
+    check_name(benchmark)
     find_jobs(paths)
     from latentseg.inference.model import Model  # noqa: PLC0415
     from latentseg.inference.predict import predict as run_prediction  # noqa: PLC0415
 
-    count = run_prediction(Model.open(run, checkpoint, set_ or []), paths, out)
+    count = run_prediction(Model.open(run, checkpoint, set_ or []), paths, out, benchmark)
     console.print(f"{count} images in {out}", markup=False, highlight=False)
 
 
@@ -289,7 +296,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (runs, weights, doctor):
+for _verb in (prelabel, runs, weights, doctor):
     app.command()(_verb)
 
 

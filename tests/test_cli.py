@@ -258,6 +258,8 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
         (["evaluate", "none"], (4,), "none is not a run folder"),
         (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),
         (["predict", str(run_folder), "none.png", "--out", "out"], (2,), "none.png does not exist"),
+        (["predict", str(run_folder), "a.png", "--out", "out", "--as", "ade"], (2,), "--as ade: choose voc or city"),
+        (["prelabel", str(run_folder), "none", "--format", "cvat"], (2,), "none is no folder: name the folder of"),
         (["analyse", str(run_folder), "--baseline", "none"], (4,), "none is not a run folder"),
         (["report", "none"], (4,), "none does not exist"),
         (["sweep", "none"], (2,), "none is neither a YAML file nor a sweep"),

@@ -22,7 +22,7 @@ FLOORS = (
     ("models", "runs"),
     ("methods",),
     ("inference",),
-    ("analysis",),
+    ("analysis", "annotate"),
     ("training",),
     ("report", "sweeps"),
     ("quickstart",),

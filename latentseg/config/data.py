@@ -42,9 +42,9 @@ class ScenesConfig(Section):
 class DataConfig(Section):
     """Where images and masks come from, and which of them keep their labels."""
 
-    kind: Literal["voc", "cityscapes", "folder", "coco", "labelme", "label_studio", "scenes"] = "folder"
-    """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), annotations in JSON, or
-    drawn scenes. `latentseg init FOLDER` finds out."""
+    kind: Literal["voc", "cityscapes", "folder", "coco", "cvat", "labelme", "label_studio", "scenes"] = "folder"
+    """Layout: official VOC, official Cityscapes, images/{train,val,test} + masks (or labels), annotations in JSON or
+    XML, or drawn scenes. `latentseg init FOLDER` finds out."""
     root: Annotated[PathText | None, Mark.RUNTIME] = None
     """Folder of the data set. For voc the folder that holds JPEGImages, or one above it (VOCdevkit)."""
     labeled: PathText | int | float = "1/8"
@@ -64,6 +64,8 @@ class DataConfig(Section):
     """voc: folder of the masks."""
     pairs: PathText | tuple[PathText, PathText] | None = None
     """folder: names of images and masks, such as ["images/{split}/{id}", "masks/{split}/{id}_mask"], or a CSV file."""
+    uncovered: Literal["background", "ignore"] = "background"
+    """coco, cvat, labelme, label_studio: pixels that no annotation covers are background, or have no label (ignore)."""
     holdout: Natural = 0
     """Training images that are set aside for tuning, drawn with a fixed seed; evaluate them as split `holdout`."""
     fold: str | None = None

@@ -170,11 +170,16 @@ def plain_folders(root: Path) -> tuple[Path, Path]:
 
 
 def _annotated(config: DataConfig) -> Layout:
-    from latentseg.data.drawn import coco, label_studio, labelme  # noqa: PLC0415 - most data sets need none of them
+    from latentseg.data.drawn import coco, cvat, label_studio, labelme  # noqa: PLC0415 - most data sets need none of them
 
     root = data_folder(config.root, config.kind)
-    readers = {"coco": coco.coco, "labelme": labelme.labelme, "label_studio": label_studio.label_studio}
-    found = readers[config.kind](root)
+    of_kind = {
+        "coco": coco.coco,
+        "cvat": cvat.cvat,
+        "labelme": labelme.labelme,
+        "label_studio": label_studio.label_studio,
+    }
+    found = of_kind[config.kind](root, config.uncovered)
     masks, notes = drawn_masks(found), list(found.notes)
     rows = [Row(each.split, each.id, each.image, masks[each.split, each.id]) for each in found.drawings]
     rows += [Row(*each, None) for each in found.bare]

@@ -3,14 +3,16 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from latentseg.config import DataConfig
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.drawn.coco import is_coco
+from latentseg.data.drawn.cvat import read_cvat
 from latentseg.data.drawn.label_studio import PNG, is_label_studio
 from latentseg.data.drawn.labelme import is_labelme
-from latentseg.data.drawn.store import json_files, read_json
+from latentseg.data.drawn.store import files_below, json_files, read_json
 from latentseg.data.files import data_folder, first_three, image_files, skipped_note
 from latentseg.data.pair_lists import read_pair_list
 from latentseg.data.pairing import shorter
@@ -24,9 +26,10 @@ from latentseg.presets import load_config
 PLAIN = {("images/{split}/{id}", f"{masks}/{{split}}/{{id}}") for masks in ("masks", "labels")}
 FEW = 20
 """Labelled images of which one fold says little."""
+UNCOVERED = "are background; data.uncovered=ignore: no label"
 NOT_READ = {
     ".txt": "YOLO's text labels are not read: convert them to COCO JSON",
-    ".xml": "XML holds boxes or polygons of other tools: export masks, or COCO JSON",
+    ".xml": "XML is read as CVAT for images 1.1; of other tools export masks, or COCO JSON",
     ".npy": "arrays are not read: save masks as PNG",
     ".mat": "Matlab files are not read: save masks as PNG",
     ".nii": "volumes are not read: save slices and masks as PNG",
@@ -109,9 +112,9 @@ def _cityscapes(root: Path) -> Found | None:
 
 def _json(root: Path) -> Found | None:
     tests: dict[str, tuple[str, Callable[[object], bool], str]] = {
-        "coco": ("COCO", is_coco, "pixels without an instance are background; a class_map without 0: no label"),
-        "labelme": ("LabelMe", is_labelme, "pixels without a shape are background; a class_map without 0: no label"),
-        "label_studio": ("Label Studio", is_label_studio, "pixels without a region are background"),
+        "coco": ("COCO", is_coco, f"pixels without an instance {UNCOVERED}"),
+        "labelme": ("LabelMe", is_labelme, f"pixels without a shape {UNCOVERED}"),
+        "label_studio": ("Label Studio", is_label_studio, f"pixels without a region {UNCOVERED}"),
     }
     problems = []
     for path in json_files(root):
@@ -130,6 +133,15 @@ def _json(root: Path) -> Found | None:
     return None
 
 
+def _xml(root: Path) -> Found | None:
+    for path in files_below(root, ".xml"):
+        with suppress(DataError):  # if the others are CVAT's, the reader names it
+            if read_cvat(path) is not None:
+                why = f"{path.relative_to(root)} is a file of CVAT; masks are drawn into the cache folder"
+                return Found(root, "CVAT", _begin("cvat", root, why, f"pixels without a shape {UNCOVERED}"))
+    return None
+
+
 def _csv(root: Path) -> Found | None:
     problems = []
     for path in sorted(root.glob("*.csv")):
@@ -145,7 +157,7 @@ def _csv(root: Path) -> Found | None:
     return None
 
 
-_LOOKS = (_voc, _cityscapes, _json, _csv)
+_LOOKS = (_voc, _cityscapes, _json, _xml, _csv)
 
 
 def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found | None:

@@ -24,7 +24,7 @@ from latentseg.data.images import read_rgb, resized
 from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import RunError, UserError, is_out_of_memory
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
-from latentseg.inference.tiles import no_memory, starts, tell_tiles, tiles
+from latentseg.inference.tiles import in_tiles, no_memory, starts, tell_tiles
 from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter
 from latentseg.runs.checkpoints import load_module
@@ -146,7 +146,7 @@ class Model:
         Returns:
             S_c, shape (N, C, H, W), and S_l, shape (N, L, H, W), or None without it; float32, on the device.
         """
-        return self._in_tiles(self._probs, images, size, latent)
+        return in_tiles(self._probs, images, size, latent, self.run.config.inference)
 
     @torch.inference_mode()
     def labels(self, images: Pixels, size: Size | None = None, latent: bool = True) -> Output:
@@ -157,7 +157,23 @@ class Model:
         Returns:
             Class ids, shape (N, H, W), and latent classes, likewise, or None; uint8, on the device.
         """
-        return self._in_tiles(self._labels, images, size, latent)
+        return in_tiles(self._labels, images, size, latent, self.run.config.inference)
+
+    @torch.inference_mode()
+    def confident(self, images: Pixels, size: Size | None = None, _latent: bool = False) -> Output:
+        """The most probable class of each pixel and, in the place of a latent class, its probability.
+
+        Arguments as for `probs`; no latent class is asked for.
+
+        Returns:
+            Class ids, uint8, and probabilities, float32, both of shape (N, H, W), on the device.
+        """
+
+        def predict(images: Pixels, size: Size, latent: bool) -> Output:
+            best = self._probs(images, size, latent).semantic.max(1)
+            return Output(best.indices.byte(), best.values)
+
+        return in_tiles(predict, images, size, False, self.run.config.inference)
 
     def stream(
         self,
@@ -165,6 +181,7 @@ class Model:
         read: Callable[[Thing], Ready[Result] | None],
         latent: bool = False,
         failed: Callable[[Result], None] | None = None,
+        predict: Callable[[Pixels, Size, bool], Output] | None = None,
     ) -> Generator[tuple[Result, Output], None, None]:
         """The most probable classes of many images, in batches of equal size, while threads read the next ones.
 
@@ -175,10 +192,11 @@ class Model:
             read: Called by threads: the image of a thing, from a `Dataset` or by `ready`; None leaves it out.
             latent: Whether the latent classes are wanted.
             failed: Called with what belongs to an image for which the memory is too small; None, that is an error.
+            predict: What is asked of the network of a batch; `labels` if None, `confident` has probabilities, too.
 
         Yields:
             What belongs to an image, and its class ids, shape (H, W), and latent classes, likewise, or None; uint8,
-            on the CPU.
+            on the CPU; or the maps of `predict`, each without its first dimension.
 
         Raises:
             DataError: The memory is too small for an image.
@@ -190,7 +208,7 @@ class Model:
                 pixels, sizes, owners = zip(*batch, strict=True)
                 told = told or tell_tiles(pixels[0].shape[:2], sizes[0], self.run.config.inference)
                 try:
-                    maps = _map(Tensor.cpu, self.labels(np.stack(pixels), sizes[0], latent))
+                    maps = _map(Tensor.cpu, (predict or self.labels)(np.stack(pixels), sizes[0], latent))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -205,28 +223,6 @@ class Model:
     def ready(self, pixels: Pixels, thing: Thing) -> Ready[Thing]:
         """An image of any size, RGB, uint8, shape (H, W, 3), scaled as the network saw those of its training."""
         return resized(pixels, self.run.config.data.resize), (pixels.shape[0], pixels.shape[1]), thing
-
-    def _in_tiles(
-        self, predict: Callable[[Pixels, Size, bool], Output], images: Pixels, size: Size | None, latent: bool
-    ) -> Output:
-        """What `predict` says of images, of huge ones tile by tile.
-
-        Of their labels, a byte per pixel and map is held, and the probabilities of one tile.
-        """
-        shape = (images.shape[-3], images.shape[-2])
-        parts = tiles(shape, size or shape, self.run.config.inference)
-        if not parts:
-            return predict(images, size or shape, latent)
-        whole: Output | None = None
-        for part in parts:
-            maps = predict(np.ascontiguousarray(images[(..., *part.seen, slice(None))]), part.size, latent)
-            if whole is None:
-                whole = _map(lambda tile: tile.new_empty(*tile.shape[:-2], *(size or shape)), maps)
-            for target, tile in zip(whole, maps, strict=True):
-                if target is not None and tile is not None:
-                    target[(..., *part.place)] = tile[(..., *part.kept)]
-        assert whole is not None
-        return whole
 
     def _labels(self, images: Pixels, size: Size, latent: bool) -> Output:
         """As `labels`, in one piece."""

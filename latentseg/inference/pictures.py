@@ -24,10 +24,14 @@ STRIP = 256
 """Rows of a picture that are worked on at once."""
 
 
-def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
-    """Ids (H, W) as a palette PNG. Only runs are looked for: an eighth of the time, a file half as long again."""
+def index_png(ids: NDArray[np.uint8], palette: NDArray[np.uint8] | None) -> bytes:
+    """Ids (H, W) as a palette PNG, or a grey one without a palette.
+
+    Only runs are looked for: an eighth of the time, a file half as long again.
+    """
     picture = Image.fromarray(ids)
-    picture.putpalette(palette.tobytes())  # grey becomes palette, the ids stay
+    if palette is not None:
+        picture.putpalette(palette.tobytes())  # grey becomes palette, the ids stay
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
@@ -131,6 +135,17 @@ def small_png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a folder of results where nobody may write.
+
+    Raises:
+        UserError: It is none, or lies in none.
+    """
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))  # noqa: PTH110 - long names
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {out}: {existing} is no folder that you may write to; name another with --out")
 
 
 def write_whole(path: Path, content: bytes) -> None:

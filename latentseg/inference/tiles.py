@@ -1,13 +1,17 @@
 """Parts of an image: windows, and tiles of a huge one, by which memory does not grow with classes times pixels."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from latentseg.config import InferenceConfig
 from latentseg.console import console
 from latentseg.errors import DataError
-from latentseg.inference.stream import Size
+from latentseg.inference.stream import Pixels, Size
+from latentseg.models.segmenter import Output
 
 WHOLE_PIXELS = 2**23
 """Images up to this many pixels (a frame of 4K has fewer) are one piece: the network takes some 0.4 GB per 2^20."""
@@ -49,6 +53,43 @@ def tiles(shape: Size, size: Size, config: InferenceConfig) -> list[Tile]:
         for length, mapped, window in zip(shape, size, windows, strict=True)
     )
     return [Tile((r[0], c[0]), (r[1], c[1]), (r[2], c[2]), (r[3], c[3])) for r in rows for c in columns]
+
+
+def in_tiles(
+    predict: Callable[[Pixels, Size, bool], Output],
+    images: Pixels,
+    size: Size | None,
+    latent: bool,
+    config: InferenceConfig,
+) -> Output:
+    """What `predict` says of images, of huge ones tile by tile.
+
+    The maps are held whole, as they are: a byte per pixel of labels. Of what lies behind them, such as probabilities,
+    there is that of one tile.
+
+    Args:
+        predict: Of images, the size of their maps, and whether latent classes are wanted.
+        images: Shape (N, h, w, 3) or (h, w, 3).
+        size: Height and width of the maps; those of the images if None.
+        latent: Handed on.
+        config: As for `tiles`.
+    """
+    shape = (images.shape[-3], images.shape[-2])
+    parts = tiles(shape, size or shape, config)
+    if not parts:
+        return predict(images, size or shape, latent)
+    whole: Output | None = None
+    for part in parts:
+        maps = predict(np.ascontiguousarray(images[(..., *part.seen, slice(None))]), part.size, latent)
+        if whole is None:
+            empty = [None if tile is None else tile.new_empty(*tile.shape[:-2], *(size or shape)) for tile in maps]
+            assert empty[0] is not None
+            whole = Output(empty[0], empty[1])
+        for target, tile in zip(whole, maps, strict=True):
+            if target is not None and tile is not None:
+                target[(..., *part.place)] = tile[(..., *part.kept)]
+    assert whole is not None
+    return whole
 
 
 def _spans(length: int, mapped: int, side: int, margin: int) -> list[Span]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, json_files, numbered, read_json
+from latentseg.data.drawn.shapes import FILL
+from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, json_files, numbered, read_json
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.masks import read_colors
 from latentseg.data.templates import split_in
@@ -26,12 +27,12 @@ def is_coco(tree: Any) -> bool:
     return any(note.get("segmentation") or "segments_info" in note for note in tree["annotations"])
 
 
-def coco(root: Path) -> Annotations:
+def coco(root: Path, uncovered: Uncovered = "background") -> Annotations:
     """The annotations of all COCO files below a folder.
 
     Panoptic files are taken where there are any, else instances*.json, else all. The name of a file or of its folder
     names the split, else it is train. Categories become classes in the order of their ids. Instances: the pixels that
-    none covers are background, later ones lie on top, crowds have no label but where an instance lies. Panoptic: void
+    none covers are `uncovered`, later ones lie on top, crowds have no label but where an instance lies. Panoptic: void
     and crowds have no label, and there is no background. Images without annotations are unlabelled, or left out of
     val and test.
 
@@ -46,7 +47,7 @@ def coco(root: Path) -> Annotations:
     notes = [f"{path.relative_to(root)} is not used, but {chosen[0].name}" for path in trees if path not in chosen]
     categories = _categories([trees[path] for path in chosen])
     names = [name for _, name in sorted(categories.items())]
-    ids = {name: number for number, name in enumerate(dict.fromkeys(names))} if panoptic else numbered(names)
+    ids = {name: number for number, name in enumerate(dict.fromkeys(names))} if panoptic else numbered(names, uncovered)
     of_category = {number: ids.get(name, 0) for number, name in categories.items()}
     folders = [path.with_suffix("") for path in chosen] if panoptic else []
     index = ImageIndex(root, (folder for folder in folders if folder.is_dir()))
@@ -65,7 +66,11 @@ def coco(root: Path) -> Annotations:
                 used |= {image} if image and split != "train" else set()
                 continue
             used.add(image)
-            draw = _panoptic(parts[0], of_category, path) if panoptic else _instances(entry, parts, of_category, path)
+            draw = (
+                _panoptic(parts[0], of_category, path)
+                if panoptic
+                else _instances(entry, parts, of_category, path, uncovered)
+            )
             files += [_panoptic_file(parts[0], path)] if panoptic else []
             drawings.append(Drawing(split, index.id_of(image), image, draw))
         notes += [f"{missing} images of {path.name} are not there: left out"] if missing else []
@@ -76,7 +81,7 @@ def coco(root: Path) -> Annotations:
     notes += (
         [f"{len(bare) - len(kept)} images of val or test are in no file: left out"] if len(kept) < len(bare) else []
     )
-    return Annotations(tuple(ids), drawings, files, kept, tuple(notes))
+    return Annotations(tuple(ids), drawings, files, kept, tuple(notes), uncovered)
 
 
 def _categories(trees: list[Tree]) -> dict[int, str]:
@@ -98,14 +103,14 @@ def _categories(trees: list[Tree]) -> dict[int, str]:
     return {number: name for number, name in names.items() if number in used or name not in above}
 
 
-def _instances(entry: Tree, parts: list[Tree], ids: dict[int, int], path: Path) -> Draw:
+def _instances(entry: Tree, parts: list[Tree], ids: dict[int, int], path: Path, uncovered: Uncovered) -> Draw:
     def draw() -> NDArray[np.uint8]:
         try:
             from pycocotools import mask as runs  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise UserError("instances of COCO are drawn by pycocotools: pip install 'latentseg[coco]'") from error
         height, width = entry["height"], entry["width"]
-        mask = np.zeros((height, width), np.uint8)
+        mask = np.full((height, width), FILL[uncovered], np.uint8)
         for note in sorted(parts, key=lambda note: not note.get("iscrowd")):  # crowds first; else in their order
             outline = note["segmentation"]
             try:

@@ -9,8 +9,9 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from latentseg.data.drawn.runs import unpacked
 from latentseg.data.drawn.shapes import Canvas
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, json_files, numbered, read_json
+from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, json_files, numbered, read_json
 from latentseg.data.masks import read_mask
 from latentseg.errors import DataError
 
@@ -49,8 +50,8 @@ def is_label_studio(tree: Any) -> bool:
     return isinstance(tree, list) and any(regions_of(task) for task in tree)
 
 
-def label_studio(root: Path) -> Annotations:
-    """The regions of all exports below a folder; later ones lie on top, the rest of an image is background.
+def label_studio(root: Path, uncovered: Uncovered = "background") -> Annotations:
+    """The regions of all exports below a folder; later ones lie on top, the rest is `uncovered`.
 
     Of several annotations of a task the last one counts. Everything is for training.
 
@@ -59,19 +60,19 @@ def label_studio(root: Path) -> Annotations:
     """
     trees = {path: tree for path in json_files(root) if is_label_studio(tree := read_json(path))}
     if not trees:
-        return _of_pngs(root)
+        return _of_pngs(root, uncovered)
     painted = {path: [(task, regions_of(task)) for task in tree] for path, tree in trees.items()}
     tasks = [(path, task, regions) for path, found in painted.items() for task, regions in found if regions]
-    ids = numbered(sorted({region.label for _, _, regions in tasks for region in regions}))
+    ids = numbered(sorted({region.label for _, _, regions in tasks for region in regions}), uncovered)
     index, drawings = ImageIndex(root), list[Drawing]()
     for path, task, regions in tasks:
         image = _image(task, index, path)
-        drawings.append(Drawing("train", index.id_of(image), image, _drawing(regions, ids, path)))
+        drawings.append(Drawing("train", index.id_of(image), image, _drawing(regions, ids, path, uncovered)))
     several = sum(len(task.get("annotations") or []) > 1 for _, task, _ in tasks)
     notes = [f"{several} tasks have several annotations: the last one counts"] if several else []
     used = {drawing.image for drawing in drawings}
     bare = [("train", index.id_of(path), path) for path in index.files if path not in used and not PNG.match(path.name)]
-    return Annotations(tuple(ids), drawings, list(trees), bare, tuple(notes))
+    return Annotations(tuple(ids), drawings, list(trees), bare, tuple(notes), uncovered)
 
 
 def _image(task: Tree, index: ImageIndex, path: Path) -> Path:
@@ -86,11 +87,13 @@ def _image(task: Tree, index: ImageIndex, path: Path) -> Path:
     raise DataError("a task whose image is missing", REMEDY, path, f"task {task.get('id')}: {', '.join(texts)[:200]}")
 
 
-def _drawing(regions: list[Region], ids: dict[str, int], path: Path) -> Callable[[], NDArray[np.uint8]]:
+def _drawing(
+    regions: list[Region], ids: dict[str, int], path: Path, uncovered: Uncovered
+) -> Callable[[], NDArray[np.uint8]]:
     def draw() -> NDArray[np.uint8]:
         try:
             first = regions[0].values
-            canvas = Canvas((first["original_height"], first["original_width"]))
+            canvas = Canvas((first["original_height"], first["original_width"]), uncovered)
             for label, values in regions:
                 height, width = values["original_height"], values["original_width"]
                 if "points" in values:
@@ -106,39 +109,7 @@ def _drawing(regions: list[Region], ids: dict[str, int], path: Path) -> Callable
     return draw
 
 
-def unpacked(packed: list[int]) -> NDArray[np.uint8]:
-    """The bytes of Label Studio's runs: words of some bits, each once or as often as the run is long."""
-    bits = _Bits(bytes(packed))
-    size, word, lengths = bits.take(32), bits.take(5) + 1, [bits.take(4) + 1 for _ in range(4)]
-    found, at = np.zeros(size, np.uint8), 0
-    while at < size:
-        same = bits.take(1)
-        number = 1 + bits.take(lengths[bits.take(2)])
-        if same:
-            found[at : at + number] = bits.take(word)
-        else:
-            found[at : at + number] = [bits.take(word) for _ in range(min(number, size - at))]
-        at += number
-    return found
-
-
-class _Bits:
-    """Reads bits, the highest of a byte first."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
-
-    def take(self, number: int) -> int:
-        """The next bits as a number."""
-        first, last = self._at // 8, -(-(self._at + number) // 8)
-        if last > len(self._content):
-            raise ValueError("the runs end early")
-        chunk = int.from_bytes(self._content[first:last], "big")
-        self._at += number
-        return chunk >> (8 * last - self._at) & ((1 << number) - 1)
-
-
-def _of_pngs(root: Path) -> Annotations:
+def _of_pngs(root: Path, uncovered: Uncovered) -> Annotations:
     """PNG files of single labels, of images that bear the number of their task."""
     index = ImageIndex(root)
     of_task: dict[str, list[tuple[str, Path]]] = {}
@@ -153,20 +124,24 @@ def _of_pngs(root: Path) -> Annotations:
     if lost:
         cause = "PNG files of Label Studio do not say which image they belong to"
         raise DataError(cause, f"{REMEDY}, or name each image task-NUMBER", root, f"no image task-{lost[0]}")
-    ids = numbered(sorted({tag for found in of_task.values() for tag, _ in found}))
+    ids = numbered(sorted({tag for found in of_task.values() for tag, _ in found}), uncovered)
     drawings = [
-        Drawing("train", index.id_of(named[task]), named[task], _stacked(found, ids)) for task, found in of_task.items()
+        Drawing("train", index.id_of(named[task]), named[task], _stacked(found, ids, uncovered))
+        for task, found in of_task.items()
     ]
     used = {each.image for each in drawings}
     bare = [("train", index.id_of(path), path) for path in photos if path not in used]
-    return Annotations(tuple(ids), drawings, [path for found in of_task.values() for _, path in found], bare)
+    files = [path for found in of_task.values() for _, path in found]
+    return Annotations(tuple(ids), drawings, files, bare, uncovered=uncovered)
 
 
-def _stacked(found: list[tuple[str, Path]], ids: dict[str, int]) -> Callable[[], NDArray[np.uint8]]:
+def _stacked(
+    found: list[tuple[str, Path]], ids: dict[str, int], uncovered: Uncovered
+) -> Callable[[], NDArray[np.uint8]]:
     def draw() -> NDArray[np.uint8]:
         layers: Iterator[tuple[int, NDArray[Any]]] = ((ids.get(tag, 0), read_mask(path)) for tag, path in found)
         value, first = next(layers)
-        canvas = Canvas(first.shape[:2])
+        canvas = Canvas(first.shape[:2], uncovered)
         canvas.paint(first > 0, value)
         for value, layer in layers:
             canvas.paint(layer > 0, value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.data.drawn.shapes import Canvas
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, json_files, numbered, read_json
+from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, json_files, numbered, read_json
 from latentseg.data.files import first_three, read_text
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.opening import opened
@@ -27,11 +27,11 @@ def is_labelme(tree: Any) -> bool:
     return isinstance(tree, dict) and isinstance(tree.get("shapes"), list) and "imagePath" in tree
 
 
-def labelme(root: Path) -> Annotations:
+def labelme(root: Path, uncovered: Uncovered = "background") -> Annotations:
     """The shapes of all JSON files below a folder; a folder of the name of a split is one.
 
     Classes are in the order of labels.txt or classes.txt, else of their names. Pixels outside of the shapes are
-    background.
+    `uncovered`.
 
     Raises:
         DataError: There is no such file, or one names an image that is missing.
@@ -42,7 +42,8 @@ def labelme(root: Path) -> Annotations:
     index, seen = ImageIndex(root), {str(s.get("label")) for tree in trees.values() for s in tree["shapes"]}
     listed = [root / name for name in ("labels.txt", "classes.txt") if (root / name).is_file()]
     order = [line.strip() for line in read_text(listed[0]).splitlines() if line.strip()] if listed else []
-    ids = numbered(name for name in [*order, *sorted(seen - set(order))] if name != NO_LABEL)
+    names = [name for name in [*order, *sorted(seen - set(order))] if name != NO_LABEL]
+    ids = numbered(names, uncovered)
     drawings, used, notes = [], set[Path](), list[str]()
     for path, tree in trees.items():
         image = index.find(str(tree["imagePath"]).replace("\\", "/").rpartition("/")[2], path.parent)
@@ -50,19 +51,21 @@ def labelme(root: Path) -> Annotations:
             cause = "a JSON file of LabelMe whose image is missing"
             raise DataError(cause, "add the image, or remove the file", path, str(tree["imagePath"]))
         used.add(image)
-        drawings.append(Drawing(index.split_of(image), index.id_of(image), image, _drawing(tree, ids, image, path)))
+        drawings.append(
+            Drawing(index.split_of(image), index.id_of(image), image, _drawing(tree, ids, image, path, uncovered))
+        )
     other = {str(shape.get("shape_type")) for tree in trees.values() for shape in tree["shapes"]} - KINDS
     if other:
         notes.append(f"shapes of LabelMe that are left out: {first_three(iter(sorted(other)))}")
     bare = [(index.split_of(path), index.id_of(path), path) for path in index.files if path not in used]
-    return Annotations(tuple(ids), drawings, [*trees, *listed[:1]], bare, tuple(notes))
+    return Annotations(tuple(ids), drawings, [*trees, *listed[:1]], bare, tuple(notes), uncovered)
 
 
-def _drawing(tree: dict[str, Any], ids: dict[str, int], image: Path, path: Path) -> Any:
+def _drawing(tree: dict[str, Any], ids: dict[str, int], image: Path, path: Path, uncovered: Uncovered) -> Any:
     def draw() -> NDArray[np.uint8]:
         with opened(image) as picture:
             size = picture.size
-        canvas = Canvas((tree.get("imageHeight") or size[1], tree.get("imageWidth") or size[0]))
+        canvas = Canvas((tree.get("imageHeight") or size[1], tree.get("imageWidth") or size[0]), uncovered)
         try:
             for shape in tree["shapes"]:
                 _draw(canvas, shape, ids)

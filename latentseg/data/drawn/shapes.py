@@ -7,7 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from latentseg.data.drawn.store import Uncovered
+from latentseg.data.images import IGNORE_INDEX
+
 LINE_WIDTH, POINT_SIZE = 10, 5  # pixels, as LabelMe's converter
+FILL: dict[Uncovered, int] = {"background": 0, "ignore": IGNORE_INDEX}
+"""Value of pixels that nothing covers."""
 
 
 class Canvas:
@@ -15,11 +20,11 @@ class Canvas:
 
     Args:
         size: Height and width.
-        fill: Value of pixels that nothing covers.
+        uncovered: What the pixels are that nothing covers.
     """
 
-    def __init__(self, size: tuple[int, int], fill: int = 0) -> None:
-        self._image = Image.new("L", (size[1], size[0]), fill)
+    def __init__(self, size: tuple[int, int], uncovered: Uncovered = "background") -> None:
+        self._image = Image.new("L", (size[1], size[0]), FILL[uncovered])
 
     def shape(self, kind: str, points: Sequence[Sequence[float]], value: int) -> bool:
         """Draw one by its corners (x, y) in pixels; whether it is of a kind that can be drawn."""

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ VERSION = 1
 """Of how masks are drawn; another one draws all of them anew."""
 BACKGROUND = "background"
 """The class of pixels that no annotation covers, with the id 0."""
+Uncovered = Literal["background", "ignore"]
+"""What those pixels are (`data.uncovered`): of that class, or without label."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Annotations:
         bare: Further images, without annotations: split, id and file.
         files: What the masks depend on.
         notes: What was assumed or left out.
+        uncovered: What the pixels are that no annotation covers.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +57,7 @@ class Annotations:
     files: list[Path]
     bare: list[tuple[str, str, Path]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    uncovered: Uncovered = "background"
 
 
 def drawn_masks(found: Annotations) -> dict[tuple[str, str], Path]:
@@ -63,7 +67,7 @@ def drawn_masks(found: Annotations) -> dict[tuple[str, str], Path]:
         DataError: An annotation cannot be drawn.
         UserError: The cache folder cannot be written.
     """
-    folder = mask_cache() / _key(found.files)
+    folder = mask_cache() / _key(found)
     masks = {(each.split, each.id): folder / each.split / f"{each.id}.png" for each in found.drawings}
     missing = [each for each in found.drawings if not masks[each.split, each.id].is_file()]
     try:
@@ -97,7 +101,12 @@ def read_json(path: Path) -> Any:
 
 def json_files(root: Path) -> list[Path]:
     """JSON files below a folder, hidden ones left out, sorted."""
-    found = (path for path in root.rglob("*.json") if path.is_file())
+    return files_below(root, ".json")
+
+
+def files_below(root: Path, suffix: str) -> list[Path]:
+    """Files of an ending below a folder, hidden ones left out, sorted."""
+    found = (path for path in root.rglob(f"*{suffix}") if path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
 
 
@@ -150,21 +159,27 @@ class ImageIndex:
         return path.relative_to(self.root).with_suffix("").as_posix()
 
 
-def numbered(names: Iterable[str]) -> dict[str, int]:
-    """Ids of classes by name: `background` is 0, the others follow in their order.
+def numbered(names: Iterable[str], uncovered: Uncovered = "background") -> dict[str, int]:
+    """Ids of classes by name: `background` is 0, the others follow in their order; none is added to them for `ignore`.
 
     Raises:
         DataError: There are more than 254, or none.
     """
+    if uncovered == "ignore":
+        listed = list(dict.fromkeys(names))
+        if not 0 < len(listed) < 256:
+            raise DataError(f"annotations of {len(listed)} classes", "1 to 255 are possible with data.uncovered=ignore")
+        return {name: number for number, name in enumerate(listed)}
     others = [name for name in dict.fromkeys(names) if name.casefold() not in {BACKGROUND, "_background_"}]
     if not 0 < len(others) < 255:
         raise DataError(f"annotations of {len(others)} classes", "1 to 254 are possible, and the background")
     return {BACKGROUND: 0} | {name: number for number, name in enumerate(others, start=1)}
 
 
-def _key(files: list[Path]) -> str:
-    digest = hashlib.blake2b(str(VERSION).encode(), digest_size=8)
-    for path in sorted(files):
+def _key(found: Annotations) -> str:
+    how = str(VERSION) if found.uncovered == "background" else f"{VERSION} {found.uncovered}"
+    digest = hashlib.blake2b(how.encode(), digest_size=8)
+    for path in sorted(found.files):
         digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Predictions as proposals for annotation tools, in the formats that the tools import."""
