@@ -23,7 +23,7 @@ FLOORS = (
     ("methods",),
     ("inference",),
     ("analysis",),
-    ("training",),
+    ("suggest", "training"),
     ("report", "sweeps"),
     ("quickstart",),
     ("verbs",),

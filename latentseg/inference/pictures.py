@@ -133,6 +133,17 @@ def small_png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def check_writable(out: Path) -> None:
+    """Refuse a folder of results where nobody may write.
+
+    Raises:
+        UserError: It is none, or lies in none.
+    """
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))  # noqa: PTH110 - long names
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {out}: {existing} is no folder that you may write to; name another with --out")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a killed process leaves all of it or nothing under its name.
 

@@ -19,7 +19,15 @@ from latentseg.errors import DataError, UserError
 from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_skipped
 from latentseg.inference.legend import legend
 from latentseg.inference.model import Model
-from latentseg.inference.pictures import index_png, left_unpainted, overlay, overlay_png, small_png, write_whole
+from latentseg.inference.pictures import (
+    check_writable,
+    index_png,
+    left_unpainted,
+    overlay,
+    overlay_png,
+    small_png,
+    write_whole,
+)
 from latentseg.inference.stream import Pixels, Ready, in_threads
 from latentseg.inference.tiles import no_memory
 from latentseg.models.segmenter import Output
@@ -190,14 +198,12 @@ def _check_results(model: Model, jobs: Jobs, out: Path) -> None:
     Raises:
         UserError: It would be so.
     """
-    existing = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))  # noqa: PTH110 - long names
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {out}: {existing} is no folder that you may write to; name another with --out")
+    check_writable(out)
     for name, source in jobs.items():
         for kind in KINDS if model.segmenter.num_latent else KINDS[:2]:
             suffix = (".mp4" if kind == "overlay" else "") if is_video(source) else ".png"
             path = _result(out, kind, name, suffix)
-            if os.path.exists(path):  # noqa: PTH110
+            if os.path.exists(path):  # noqa: PTH110 - long names
                 raise UserError(f"{path} exists and is not overwritten: name another folder with --out")
         above = [jobs[parent] for parent in name.parents if parent in jobs and is_video(jobs[parent])]
         if above:
