@@ -34,6 +34,7 @@ from latentseg.inference.evaluate import evaluate
 from latentseg.inference.model import Model
 from latentseg.presets import load_config
 from latentseg.runs.checkpoints import write_atomically
+from latentseg.runs.metrics import read_metrics
 from latentseg.suggest import rank
 from latentseg.suggest.look import Looker
 from latentseg.suggest.ranking import WAYS
@@ -141,12 +142,20 @@ def finish(study: Study, row: str, labels: int, seed: int, known: list[Item]) ->
     train(study.config(str(listed.absolute()), seed), folder, resume=True)
     found: dict[str, Any] = {"seconds": round(time.perf_counter() - began, 1), "images": [item.id for item in known]}
     for split in SPLITS[study.data]:
-        scores = evaluate(folder, split).scores
-        found |= {split: round(scores.miou, 5), f"{split}_iou": [round(iou, 4) for iou in scores.iou]}
+        found |= score(folder, split, study.steps)
     figures = read_figures(study.out) | {key: found}
     write_atomically(study.out, (json.dumps(dict(sorted(figures.items())), indent=1) + "\n").encode())
     print(key, {split: round(100 * found[split], 2) for split in SPLITS[study.data]}, flush=True)
     return folder
+
+
+def score(folder: Path, split: str, steps: int) -> dict[str, Any]:
+    """The mIoU and the IoU of each class: of the training's own last validation, or else evaluated."""
+    for row in read_metrics(folder):
+        if row["step"] == steps and f"{split}_miou" in row:
+            return {split: row[f"{split}_miou"], f"{split}_iou": row[f"{split}_iou"]}
+    evaluated = json.loads(evaluate(folder, split).to_json())["scores"]
+    return {split: evaluated["miou"], f"{split}_iou": evaluated["iou"]}
 
 
 def table(figures: Figures) -> str:
