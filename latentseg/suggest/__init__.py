@@ -48,7 +48,7 @@ def suggest(
 ) -> Suggestion:
     """Rank images without labels and write OUT/suggest.txt, OUT/suggest.json and OUT/suggest.png.
 
-    A few images are in memory at a time, and about 2 kB of each that was looked at. Nothing is overwritten.
+    A few images are in memory at a time, and a few kB of each that was looked at. Nothing is overwritten.
 
     Args:
         run: The run folder.
