@@ -162,8 +162,8 @@ def table(figures: Figures) -> str:
     """The mIoU by row and number of labels, mean and spread, and the difference to `random` by seed, in Markdown."""
     runs: dict[tuple[str, str, str], dict[tuple[str, int], dict[int, dict[str, Any]]]] = {}
     for key, cell in figures.items():
-        data, method, steps, row, labels, seed = key.split(" | ")
-        runs.setdefault((data, method, steps), {}).setdefault((row, int(labels)), {})[int(seed)] = cell
+        data, method, steps, row, number, seed = key.split(" | ")
+        runs.setdefault((data, method, steps), {}).setdefault((row, int(number)), {})[int(seed)] = cell
     lines = ["| data, method, steps | split | labels | row | mIoU %, mean ± sd | per seed | - random | per seed |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for name, cells in runs.items():

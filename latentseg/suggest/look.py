@@ -112,8 +112,13 @@ class Looker:
             nothing = np.zeros((0, 0), np.float32)
             return Pool({}, nothing, nothing, nothing), kept, doubts
         columns = np.array(signals, np.float32).T
-        shares_of = [torch.stack(parts).float().numpy() for parts in (expected, won)]
-        return Pool(dict(zip(self.signals, columns, strict=True)), *shares_of, np.stack(features)), kept, doubts
+        found = Pool(
+            dict(zip(self.signals, columns, strict=True)),
+            torch.stack(expected).float().numpy(),
+            torch.stack(won).float().numpy(),
+            np.stack(features),
+        )
+        return found, kept, doubts
 
     def known(self, things: Sequence[Thing], read: Callable[[Thing], tuple[Pixels, Pixels]]) -> Known:
         """Figures of images with labels; `read` gives pixels (h, w, 3) as the network sees them, and class ids."""

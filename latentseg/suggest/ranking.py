@@ -45,7 +45,8 @@ class Known:
     @classmethod
     def nothing(cls, num_classes: int) -> "Known":
         """No labelled image."""
-        return cls(*np.zeros((2, num_classes), np.float32), np.zeros((0, 1), np.float32))
+        counts = np.zeros(num_classes, np.float32)
+        return cls(counts, counts, np.zeros((0, 1), np.float32))
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Way:
 
 
 WAYS = {
-    "all": Way({"entropy": 1, "branches": 1, "teacher": 1, "rare": 1}, spread=1),
+    "all": Way({"entropy": 1, "branches": 1, "teacher": 1, "rare": 3}, spread=1),
     "entropy": Way({"entropy": 1}),
     "branches": Way({"branches": 1}),
     "teacher": Way({"teacher": 1}),
@@ -125,12 +126,12 @@ def place(values: Floats) -> Floats:
     """Share of the values that each one is above, equal ones counting half: in 0..1, whatever the scale."""
     _, which, times = np.unique(values, return_inverse=True, return_counts=True)
     below = np.cumsum(times) - times
-    return ((below + times / 2) / len(values))[which].astype(np.float32)
+    return np.asarray(((below + times / 2) / len(values))[which], np.float32)
 
 
 def grown(expected: Floats, pixels: Floats) -> Floats:
     """How often each image would double the labelled pixels of each class, log2(1 + expected / labelled), (N, C)."""
-    return np.log2(1 + expected / (pixels + LEAST)).astype(np.float32)
+    return np.asarray(np.log2(1 + expected / (pixels + LEAST)), np.float32)
 
 
 def mean_of(places: dict[str, Floats], weights: dict[str, float]) -> Floats:

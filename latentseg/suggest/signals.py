@@ -28,7 +28,8 @@ def entropy_map(probs: Tensor) -> Tensor:
     Returns:
         Shape (h, w).
     """
-    return torch.special.entr(probs).sum(0) / math.log(len(probs))
+    total: Tensor = torch.special.entr(probs).sum(0)
+    return total / math.log(len(probs))
 
 
 def difference_map(probs: Tensor, others: Tensor) -> Tensor:

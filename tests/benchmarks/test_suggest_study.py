@@ -10,7 +10,9 @@ from suggest import Study, chosen, finish, score, table
 
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.errors import UserError
+from latentseg.inference.model import Model
 from latentseg.presets import load_config
+from latentseg.suggest.look import Looker
 
 IMAGES = 10
 
@@ -53,8 +55,8 @@ def test_a_way_chooses_among_images_whose_labels_are_not_known(
         return Ranked(images[::-1][:2])
 
     monkeypatch.setattr(study_of_labels, "rank", rank)
-    monkeypatch.setattr(study_of_labels.Looker, "open", lambda model, _checkpoint: model)
-    monkeypatch.setattr(study_of_labels.Model, "open", lambda folder: f"model of {folder}")
+    monkeypatch.setattr(Looker, "open", lambda model, _checkpoint: model)
+    monkeypatch.setattr(Model, "open", lambda folder: f"model of {folder}")
     known = chosen(study, dataset, able, "entropy", (able[:1], Path("run")), 3, 0)
     assert [item.id for item in known] == ["a0", "a4", "a3"]
     assert calls == [("model of run", [item.image for item in able[1:]], able[:1], (2, "entropy", {}))]
