@@ -19,6 +19,7 @@ from latentseg.verbs.common import Overrides, Source, can_begin, console, looked
 from latentseg.verbs.data import data_app
 from latentseg.verbs.folders import in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
+from latentseg.verbs.suggest import suggest
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
@@ -296,7 +297,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (prelabel, runs, weights, doctor):
+for _verb in (prelabel, runs, weights, doctor, suggest):
     app.command()(_verb)
 
 

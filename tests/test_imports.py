@@ -23,7 +23,7 @@ FLOORS = (
     ("methods",),
     ("inference",),
     ("analysis", "annotate"),
-    ("training",),
+    ("suggest", "training"),
     ("report", "sweeps"),
     ("quickstart",),
     ("verbs",),

@@ -105,9 +105,29 @@ def _meaning(model: Model, checkpoint: str) -> _Meaning:
         RunError: The checkpoint does not hold M.
     """
     classes, method = model.run.classes, model.run.config.method
-    second = METHODS[method.name].second
+    second, matrix = METHODS[method.name].second, cooccurrence_of(model, checkpoint)
     if second == "classes":
-        return _Meaning(list(classes), list(range(len(classes))), torch.eye(len(classes)))
+        return _Meaning(list(classes), list(range(len(classes))), matrix)
+    if second == "groups":
+        groups = method.groups or "identity"
+        names = list(classes) if isinstance(groups, str) else list(groups)
+        return _Meaning(names, list(group_ids(groups, classes)), matrix)
+    return _Meaning([f"l{number}" for number in range(matrix.shape[1])], stats.dominant_of(matrix), matrix)
+
+
+def cooccurrence_of(model: Model, checkpoint: str) -> Tensor:
+    """M of a run with a latent branch, shape (C, L); the identity where that branch predicts the classes.
+
+    Args:
+        model: From a run folder.
+        checkpoint: last or best, the one that it was opened from.
+
+    Raises:
+        RunError: The checkpoint does not hold M.
+    """
+    classes, method = model.run.classes, model.run.config.method
+    if METHODS[method.name].second == "classes":
+        return torch.eye(len(classes))
     entry = model.run.checkpoints.best() if checkpoint == "best" else model.run.checkpoints.last()
     matrix = None if entry is None else model.run.checkpoints.read(entry).get("method.cooccurrence")
     shape = (len(classes), METHODS[method.name].second_channels(method, len(classes)))
@@ -116,11 +136,7 @@ def _meaning(model: Model, checkpoint: str) -> _Meaning:
             f"the {checkpoint} checkpoint of {model.run.folder} holds no M of {shape[0]} x {shape[1]} "
             f"(method.cooccurrence): train anew"
         )
-    if second == "groups":
-        groups = method.groups or "identity"
-        names = list(classes) if isinstance(groups, str) else list(groups)
-        return _Meaning(names, list(group_ids(groups, classes)), matrix)
-    return _Meaning([f"l{number}" for number in range(matrix.shape[1])], stats.dominant_of(matrix), matrix)
+    return matrix
 
 
 def _make_folder(run: Path, split: str, checkpoint: str) -> Path:
