@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from latentseg.console import track
 from latentseg.data.files import is_file
 from latentseg.engine import full_speed
 from latentseg.errors import DataError, UserError
-from latentseg.inference.jobs import grouped, tell_skipped
+from latentseg.inference.jobs import grouped, tell_skipped, without_masks
 from latentseg.inference.model import Model
 from latentseg.inference.pictures import unfinished, unwritten, write_whole
 from latentseg.inference.predict import Named, reading
@@ -48,6 +49,7 @@ def prelabel(model: Model, plan: Plan) -> int:
         UserError: A file of labels is there for other classes, or the results cannot be written.
         DataError: After all others are written: images that cannot be read or predicted in memory.
     """
+    plan = replace(plan, jobs=without_masks(plan.jobs, model.run.config.data))
     labels = Labels(model.classes, model.run.palette, model.run.folder.name, plan.images, plan.out)
     further = _beside(plan, labels)
     tell_skipped([plan.images])

@@ -63,6 +63,12 @@ def kept_out_items(dataset: Dataset) -> Iterator[tuple[str, Item]]:
             yield split, item
 
 
+def mask_files(dataset: Dataset) -> set[Path]:
+    """The masks of all splits, resolved: they may lie among the images, and are none."""
+    items = (item for split in dataset.splits for item in dataset.items(split))
+    return {item.mask.resolve() for item in items if item.mask}
+
+
 def image_key(item: Item) -> str | Path:
     """What makes two items the same image: the file, whatever leads to it."""
     return item.image.resolve() if item.image else item.id

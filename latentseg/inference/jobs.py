@@ -5,8 +5,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from latentseg.config import DataConfig
 from latentseg.console import console
+from latentseg.data.datasets import open_dataset
 from latentseg.data.files import IMAGE_SUFFIXES, image_files, skipped_note
+from latentseg.data.lists import mask_files
 from latentseg.errors import DataError, UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
@@ -42,6 +45,27 @@ def find_jobs(paths: list[Path]) -> Jobs:
     return jobs
 
 
+def without_masks(jobs: Jobs, data: DataConfig) -> Jobs:
+    """The jobs without the masks of the data set of a run, which may lie among its images; a note counts them.
+
+    Raises:
+        UserError: Nothing else is there.
+    """
+    root = Path(data.root).expanduser().resolve() if data.root else None
+    if root is None or not any(root in source.resolve().parents for source in jobs.values()):
+        return jobs
+    try:
+        masks = mask_files(open_dataset(data))
+    except UserError:  # it is not as it was: nothing is known of it
+        return jobs
+    left = {name: source for name, source in jobs.items() if source.resolve() not in masks}
+    if not left:
+        raise UserError(f"all {len(jobs)} files are masks of the data set of the run: name its images")
+    if len(left) < len(jobs):
+        _note(f"{len(jobs) - len(left)} masks of the data set of the run are left out")
+    return left
+
+
 def _short(name: Path) -> Path:
     """The same name, or one that a file system takes with an ending, with a mark of the whole one."""
     letters = os.fsencode(name.name)
@@ -54,7 +78,11 @@ def _short(name: Path) -> Path:
 def tell_skipped(paths: list[Path]) -> None:
     """Name the files in the folders that are left out, by ending."""
     for note in (note for path in paths if path.is_dir() for note in skipped_note(path)):
-        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+        _note(note)
+
+
+def _note(text: str) -> None:
+    console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
 
 
 def is_video(source: Path) -> bool:

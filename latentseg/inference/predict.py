@@ -19,7 +19,7 @@ from latentseg.engine import full_speed
 from latentseg.errors import DataError, UserError
 from latentseg.inference.benchmarks import Form, form_of
 from latentseg.inference.geotiff import NOTE, geotiff, has_place, has_rasterio
-from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_skipped
+from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_skipped, without_masks
 from latentseg.inference.legend import legend
 from latentseg.inference.model import Model
 from latentseg.inference.pictures import (
@@ -81,7 +81,7 @@ def predict(model: Model, paths: list[Path], out: Path, benchmark: str | None = 
             the benchmark's.
         DataError: After all others are predicted: files that cannot be read, predicted in memory or written.
     """
-    jobs = find_jobs(paths)
+    jobs = without_masks(find_jobs(paths), model.run.config.data)
     unpainted = left_unpainted(model.classes, model.run.config.inference.unpainted)
     form = form_of(benchmark, model.classes) if benchmark else Form(None, model.run.palette)
     wanted = Wanted(out, unpainted, form, _placed(jobs))

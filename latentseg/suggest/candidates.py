@@ -7,7 +7,7 @@ from pathlib import Path
 
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.files import IMAGE_SUFFIXES, image_files
-from latentseg.data.lists import image_key, kept_out_items
+from latentseg.data.lists import image_key, kept_out_items, mask_files
 from latentseg.data.splits import check_name
 from latentseg.errors import UserError
 
@@ -54,8 +54,7 @@ def without_known(images: list[Path], dataset: Dataset | None, labeled: list[Ite
     """
     why: dict[Path | str, str] = {}
     if dataset is not None:
-        items = [item for split in dataset.splits for item in dataset.items(split)]
-        why = {item.mask.resolve(): MASKS for item in items if item.mask}
+        why = dict.fromkeys(mask_files(dataset), MASKS)
         why |= {image_key(item): f"kept for scores ({split})" for split, item in kept_out_items(dataset)}
     why |= {image_key(item): LABELED for item in labeled}
     reasons = {image: why.get(image.resolve()) for image in images}

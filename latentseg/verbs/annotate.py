@@ -11,7 +11,9 @@ from latentseg.verbs.common import console
 
 def prelabel(
     run: Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")],
-    folder: Annotated[Path, typer.Argument(help="The folder of the images.", metavar="FOLDER")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of the images, or a list of them.", metavar="FOLDER_OR_LIST")
+    ],
     format_: Annotated[str, typer.Option("--format", help="masks, coco, labelstudio, cvat or labelme.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; FOLDER-FORMAT if not given.")] = None,
     threshold: Annotated[float, typer.Option(help="Pixels of a lower probability are left open.")] = 0.5,

@@ -300,6 +300,24 @@ def test_what_is_refused(photos: Path, folder: str, name: str, threshold: float,
         plan(photos.parent / folder, name, None, threshold)
 
 
+def test_a_list_in_place_of_a_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = tmp_path / "next" / "suggest.txt"
+    listed.parent.mkdir()
+    listed.write_text(f"{photos / 'day 2/two.png'}\nphotos/one.png\n\n")
+    monkeypatch.chdir(tmp_path)
+    chosen = plan(listed, "labelme")
+    assert chosen.out == listed.with_name("suggest-labelme")
+    assert prelabel(model(), chosen) == 2
+    assert (chosen.out / "day 2/two.json").is_file()
+    assert (chosen.out / "one.json").is_file()
+    listed.write_text("gone.png\n")
+    with pytest.raises(UserError, match=r"suggest\.txt names gone\.png, which is no file here or in .*next"):
+        plan(listed, "labelme")
+    listed.write_text("\n")
+    with pytest.raises(UserError, match="names no image"):
+        plan(listed, "labelme")
+
+
 def test_coco_without_pycocotools(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pycocotools.mask", None)
     with pytest.raises(UserError, match=r"needs pycocotools: pip install 'latentseg\[coco\]'"):
