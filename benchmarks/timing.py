@@ -66,7 +66,7 @@ def opened(preset: str, options: argparse.Namespace, terms: str, *more: str) -> 
     """A run of a preset on a few images, at its first step; freed memory is kept as in training."""
     with tempfile.TemporaryDirectory() as folder, full_speed():
         roots = {"camvid": options.camvid, "animals": options.animals, "voc": f"{folder}/set", "scenes": None}
-        name = preset.removesuffix("_match")
+        name = preset.partition("_")[0]
         if name == "voc":
             write_folder(Path(folder) / "set", IMAGES)
         where = [f"cache_folder={folder}/cache"] + ([f"data.root={roots[name]}"] if roots[name] else [])
