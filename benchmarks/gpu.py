@@ -49,6 +49,7 @@ SCORES = {name: Part(measure, float("inf")) for name, measure in gpu_scores.PART
 PARTS = {
     "1 closed forms, float64": Part(gpu_checks.closed_forms, 45),
     "1 ten steps beside the CPU": Part(gpu_checks.ten_steps, 120),
+    "1 bfloat16": Part(gpu_checks.half, 50),
     "1 stopped and resumed": Part(gpu_checks.resumed, 75),
     "1 NCCL, SyncBatchNorm": Part(gpu_checks.one_process, 45),
     "2 ResNet-101 at 321": Part(gpu_speed.resnet101, 110),

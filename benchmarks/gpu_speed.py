@@ -11,7 +11,7 @@ from typing import Any
 import timing_predict
 import torch
 from clocks import in_turns, ratio
-from gpu_setting import Row, Setting, busy_seconds, rate, tried
+from gpu_setting import TINY, Row, Setting, busy_seconds, rate, tried
 from made import SIZE, write_folder
 from timing import bare, opened
 from torch import Tensor
@@ -24,7 +24,7 @@ from latentseg.inference.model import Model
 from latentseg.losses import IGNORE_INDEX
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter
-from latentseg.presets import load_config
+from latentseg.presets import load_config, only_read
 from latentseg.training.costs import measure_costs
 from latentseg.training.trainer import Trainer
 
@@ -33,6 +33,8 @@ STEPS = 5
 FULL = ["batch_size=10", "workers=8"]
 FLOAT32, BF16 = "precision=32-true", "precision=bf16-mixed"
 CONTIGUOUS, COMPILED = "model.channels_last=false", "compile=true"
+TEST_VIT = ["model.encoder=test_vit", "model.weights_kind=none", "model.head_stride=16", "model.frozen=false"]
+"""A vision transformer that a CPU takes a step of at once."""
 VIT = ["model.head=light", "batch_size=8", "workers=8"]
 Rows = dict[str, tuple[str, str, list[str]]]
 """Preset, terms as in `timing.TERMS`, and options by name."""
@@ -55,7 +57,7 @@ def resnet101(setting: Setting) -> Iterator[Row]:
         "bf16, with discriminator": ("voc", ADVERSARIAL, [*FULL, BF16]),
         "bf16, cudnn.benchmark": ("voc", "", [*FULL, BF16]),
     }
-    return _steps(setting, rows)
+    return _steps(setting, {"scenes": ("scenes", "", TINY)} if setting.small else rows)
 
 
 def vision_transformers(setting: Setting) -> Iterator[Row]:
@@ -66,21 +68,22 @@ def vision_transformers(setting: Setting) -> Iterator[Row]:
         "DINOv2-B, bf16": ("voc_match_dinov2", "", [*VIT, BF16, *large]),
         "DINOv2-S, TF32": ("voc_match_dinov2", "", [*VIT, FLOAT32]),
     }
-    return _steps(setting, rows)
+    return _steps(setting, {"test_vit": ("scenes", "", [*TINY, *TEST_VIT])} if setting.small else rows)
 
 
 def compiled(setting: Setting) -> Iterator[Row]:
     """With the encoder compiled; `first_seconds` is what that costs."""
+    if setting.small:
+        yield "none", {"why": "a compiler takes minutes on a CPU"}
+        return
     rows: Rows = {
         "ResNet-101, bf16, compiled": ("voc", "", [*FULL, BF16, COMPILED]),
         "DINOv2-S, bf16, compiled": ("voc_match_dinov2", "", [*VIT, BF16, COMPILED]),
     }
-    return _steps(setting, rows)
+    yield from _steps(setting, rows)
 
 
 def _steps(setting: Setting, rows: Rows) -> Iterator[Row]:
-    if setting.small:  # one row of the scenes in place of all: eager, as compilers are slow
-        rows = {"scenes": ("scenes", "", setting.data)}
     return tried({name: partial(_timed, setting, name, *row) for name, row in rows.items()})
 
 
@@ -132,7 +135,7 @@ def measured(setting: Setting, trainer: Trainer) -> dict[str, Any]:
 def published(setting: Setting) -> Iterator[Row]:
     """AdvSemiSeg's step as published beside ours, in turns: their time over ours."""
     tf32(True)  # PyTorch's own default for convolutions, which both have
-    options = [*setting.data, "batch_size=2"] if setting.small else FULL
+    options = TINY if setting.small else FULL
     preset = "scenes" if setting.small else "voc"
     ours = ["method.name=advsemiseg", "method.trust=0.2", *options]
     rows = {"theirs": [FLOAT32, CONTIGUOUS], "float32": [FLOAT32], "bf16": [BF16]}
@@ -215,7 +218,8 @@ def features(setting: Setting) -> Iterator[Row]:
     name = "camvid_match" if setting.camvid else "scenes_match"
     more = ["augment.views=2", "augment.labeled_views=2"] if setting.small else []
     for workers in (0,) if setting.small else (0, 4):
-        config = load_config(name, [*setting.data, *setting.options, *more, f"workers={workers}"])
+        chosen = [*setting.data, *setting.options, *more, f"workers={workers}"]
+        config = load_config(name, only_read(chosen, "latent_match"))
         with tempfile.TemporaryDirectory() as folder:
             costs = measure_costs(config, folder=Path(folder))
         yield (

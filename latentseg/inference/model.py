@@ -281,7 +281,7 @@ class Model:
         height, width = images.shape[-2:]
         least = pad_to or (0, 0)
         full_size = self.segmenter.valid_size(max(height, least[0]), max(width, least[1]))
-        mean = self.segmenter.pixel_mean.to(images.dtype)  # of the device: `mean` is read back from it
+        mean = images.new_tensor(self.segmenter.mean).view(1, 3, 1, 1)
         padded = mean.expand(len(images), 3, *full_size).clone()
         padded[..., :height, :width] = images
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
