@@ -68,7 +68,8 @@ def vision_transformers(setting: Setting) -> Iterator[Row]:
         "DINOv2-B, bf16": ("voc_match_dinov2", "", [*VIT, BF16, *large]),
         "DINOv2-S, TF32": ("voc_match_dinov2", "", [*VIT, FLOAT32]),
     }
-    return _steps(setting, {"test_vit": ("scenes", "", [*TINY, *TEST_VIT])} if setting.small else rows)
+    tiny = [*only_read(TINY, "latent_match"), *TEST_VIT, "method.name=latent_match"]
+    return _steps(setting, {"test_vit": ("scenes", "", tiny)} if setting.small else rows)
 
 
 def compiled(setting: Setting) -> Iterator[Row]:

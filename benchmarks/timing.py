@@ -88,8 +88,8 @@ def bare(trainer: Trainer, batch: Batch, times: int = 1) -> None:
     for images in (batch.images, batch.unlabeled) * times:
         assert images is not None
         with trainer.fabric.autocast():
-            semantic, latent = trainer.state.segmenter(images)
-        torch.autograd.backward([semantic, latent], [torch.ones_like(semantic), torch.ones_like(latent)])
+            maps = [logits for logits in trainer.state.segmenter(images) if logits is not None]
+        torch.autograd.backward(maps, [torch.ones_like(logits) for logits in maps])
 
 
 def parts_of_a_step(trainer: Trainer, data: StepDataset, number: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentseg.console import track
+from latentseg.data.ahead import in_threads
 from latentseg.data.colors import distinct_palette
 from latentseg.data.files import is_file
 from latentseg.data.images import read_rgb
@@ -20,7 +21,7 @@ from latentseg.inference.jobs import Jobs, find_jobs, grouped, is_video, tell_sk
 from latentseg.inference.legend import legend
 from latentseg.inference.model import Model
 from latentseg.inference.pictures import index_png, left_unpainted, overlay, overlay_png, small_png, write_whole
-from latentseg.inference.stream import Pixels, Ready, in_threads
+from latentseg.inference.stream import Pixels, Ready
 from latentseg.inference.tiles import no_memory
 from latentseg.models.segmenter import Output
 
