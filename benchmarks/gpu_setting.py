@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 Row = tuple[str, dict[str, Any]]
 """A name and its figures; `ok` says of a check whether it held."""
+DEVICE = torch._C._autograd.DeviceType.CUDA  # noqa: SLF001 - torch.autograd has it, without saying so
 TINY = ["data.scenes.train=12", "data.scenes.val=2", "data.scenes.test=2", "data.scenes.height=64"]
 TINY += ["data.scenes.width=64", "data.labeled=4", "batch_size=2", "augment.crop=[64,64]", "discriminator.width=8"]
 """Scenes that a CPU takes a step on at once."""
@@ -75,7 +75,7 @@ def busy_seconds(setting: Setting, function: Callable[[], object]) -> float:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in seen.events()
-        if event.device_type == DeviceType.CUDA and not _is_annotation(event)
+        if event.device_type == DEVICE and not _is_annotation(event)
     )
     return union(spans) / 1e6
 
@@ -111,5 +111,4 @@ def tried(rows: dict[str, Callable[[], dict[str, Any]]]) -> Iterator[Row]:
             yield name, measure()
         except RuntimeError as error:  # out of memory, or what this device lacks
             yield name, {"ok": False, "error": " ".join(str(error).split())[:300]}
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # nothing where none is in use

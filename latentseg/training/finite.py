@@ -53,7 +53,7 @@ class FiniteCheck:
         self.settle()
         answer = _all_finite(values)
         told = answer.to("cpu", non_blocking=True)  # into page-locked memory; whole once the event has come
-        event = torch.cuda.Event() if answer.is_cuda else None
+        event = torch.cuda.Event() if answer.is_cuda else None  # type: ignore[no-untyped-call]
         if event is not None:
             event.record(torch.cuda.current_stream(answer.device))
         self._asked = values, step, told, event

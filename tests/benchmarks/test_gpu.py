@@ -87,7 +87,7 @@ def test_what_is_in_the_result_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     options = argparse.Namespace(out=out, minutes=1.0, data=None, retry=False, parts=["good", "wrong", "hungry"])
     kept = {"status": "failed", "seconds": 1.0, "rows": {}}
-    results = {"device": "cpu", "machine": {}, "parts": {"wrong": dict(kept)}}
+    results: gpu.Results = {"device": "cpu", "machine": {}, "parts": {"wrong": dict(kept)}}
     gpu.measure(options, results)
     assert results == json.loads(out.read_text())
     assert {name: part["status"] for name, part in json.loads(out.read_text())["parts"].items()} == {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.config import AugmentConfig, Config, marked
-from latentseg.data import caching
+from latentseg.data import caching, transforms
 from latentseg.data.ahead import in_threads
 from latentseg.data.batches import Stores, batches
 from latentseg.data.caching import cache_root, cached_features
@@ -305,7 +305,7 @@ def test_a_cached_run_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
 def test_threads_make_views_ahead_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many threads as for a GPU, whose parts of an image's views end in any order."""
     one = fill(config(tmp_path / "one", "augment.views=3"))[0]
-    really = caching.view_image
+    really = transforms.view_image
 
     def unevenly(image: NDArray[np.uint8], *rest: Any) -> Tensor:
         time.sleep(int(image[0, 0, 0]) % 3 / 100)
