@@ -201,6 +201,17 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 0.01 else str(value)
 
 
+def known(path: Path, parser: argparse.ArgumentParser) -> Results:
+    """What is in a result; nothing if it is not there. Ends with status 2 if it is no result, or cannot become one."""
+    if not path.absolute().parent.is_dir():
+        parser.error(f"--out {path}: its folder does not exist")
+    try:
+        results: Results = json.loads(path.read_text()) if path.exists() else {}
+        return results if not results else {key: results[key] for key in ("device", "machine", "parts")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"--out {path} is no result of this script ({error!r}): name another file")
+
+
 def main() -> None:
     """Measure what is missing and print all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,9 +227,11 @@ def main() -> None:
     if not (options.show or options.rehearse or has_gpu()):
         print("PyTorch finds no NVIDIA GPU here: take a machine with one, or --rehearse", file=sys.stderr)
         raise SystemExit(2)
-    results: Results = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results = known(options.out, parser)
     if not results and options.show:
         parser.error(f"{options.out} is not there yet")
+    if options.data and not (Path(options.data) / "images" / "train").is_dir():
+        parser.error(f"--data {options.data}: it has no folder images/train, so it is not CamVid")
     if not results:
         results = {"device": device, "machine": machine(device), "parts": {}}
     if not options.show:

@@ -141,6 +141,34 @@ def test_without_a_gpu_one_line_says_so(
     assert not (tmp_path / "gpu.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--out", "no/gpu.json"], "its folder does not exist"),
+        (["--out", "other.json"], "is no result of this script"),
+        (["--out", "gpu.json", "--data", "."], "it is not CamVid"),
+        (["--out", "cuda.json"], "is of a run on cuda"),
+        (["--out", "gpu.json", "--show"], "is not there yet"),
+    ],
+)
+def test_what_cannot_end_well_does_not_begin(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.json").write_text('{"some": "thing"}')
+    Path("cuda.json").write_text('{"device": "cuda", "machine": {}, "parts": {}}')
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--rehearse", *options])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"other.json", "cuda.json"}
+
+
 def test_the_script_names_the_wheels_that_are_lacking(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # sees no package at all
