@@ -12,6 +12,7 @@ give other last bits: compare files of one machine.
 import argparse
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -89,14 +90,16 @@ def tensors_hash(checkpoint: Path) -> str:
     return digest.hexdigest()
 
 
-def differences(before: Any, after: Any, where: str = "") -> list[str]:
-    """Places in which two trees differ, as text."""
+def differences(before: Any, after: Any, within: float = 0.0, where: str = "") -> list[str]:
+    """Places in which two trees differ, as text; numbers by more than this share of them."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(before.keys() | after.keys())
-        return [line for key in keys for line in differences(before.get(key), after.get(key), f"{where}/{key}")]
+        return [line for key in keys for line in differences(before.get(key), after.get(key), within, f"{where}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [line for number, (old, new) in pairs for line in differences(old, new, f"{where}/{number}")]
+        return [line for number, (old, new) in pairs for line in differences(old, new, within, f"{where}/{number}")]
+    if isinstance(before, float) and isinstance(after, float) and math.isclose(before, after, rel_tol=within):
+        return []
     return [] if before == after else [f"{where}: {before} before, {after} now"]
 
 
@@ -111,13 +114,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("--against", type=Path, help="fingerprint of the commit before")
+    parser.add_argument("--within", type=float, default=0.0, help="share by which numbers may differ")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = fingerprint(Path(folder))
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.against:
-        changed = differences(json.loads(options.against.read_text()), found)
-        print("\n".join(changed) or f"the same as {options.against}, bit for bit")
+        changed = differences(json.loads(options.against.read_text()), found, options.within)
+        exact = f"within {options.within:g}" if options.within else "bit for bit"
+        print("\n".join(changed) or f"the same as {options.against}, {exact}")
         raise SystemExit(1 if changed else 0)
 
 

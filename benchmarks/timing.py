@@ -66,7 +66,7 @@ def opened(preset: str, options: argparse.Namespace, terms: str, *more: str) -> 
     """A run of a preset on a few images, at its first step; freed memory is kept as in training."""
     with tempfile.TemporaryDirectory() as folder, full_speed():
         roots = {"camvid": options.camvid, "animals": options.animals, "voc": f"{folder}/set", "scenes": None}
-        name = preset.removesuffix("_match")
+        name = preset.partition("_")[0]
         if name == "voc":
             write_folder(Path(folder) / "set", IMAGES)
         where = [f"cache_folder={folder}/cache"] + ([f"data.root={roots[name]}"] if roots[name] else [])
@@ -88,8 +88,8 @@ def bare(trainer: Trainer, batch: Batch, times: int = 1) -> None:
     for images in (batch.images, batch.unlabeled) * times:
         assert images is not None
         with trainer.fabric.autocast():
-            semantic, latent = trainer.state.segmenter(images)
-        torch.autograd.backward([semantic, latent], [torch.ones_like(semantic), torch.ones_like(latent)])
+            maps = [logits for logits in trainer.state.segmenter(images) if logits is not None]
+        torch.autograd.backward(maps, [torch.ones_like(logits) for logits in maps])
 
 
 def parts_of_a_step(trainer: Trainer, data: StepDataset, number: int) -> dict[str, float]:

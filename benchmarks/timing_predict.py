@@ -32,12 +32,12 @@ NETWORKS = {
 SMALL, IMAGES, FRAMES = (96, 128), 2000, 1000
 
 
-def trained(name: str, method: str, root: Path, run: Path) -> Model:
+def trained(name: str, method: str, root: Path, run: Path, *further: str) -> Model:
     """A model after one step on a set of the layout `folder`, which takes one image at a time (as on a CPU anyway)."""
     preset, more, _, _ = NETWORKS[name]
     options = ["data.kind=folder", f"data.root={root}", "data.check=quick", "data.labeled=1", "cache=none", *more]
     options += ["steps=1", "batch_size=1", "data.holdout=1", "validate_split=holdout", "model.weights_kind=none"]
-    options += ["inference.batch_size=1", f"method.name={method}"]
+    options += ["inference.batch_size=1", f"method.name={method}", *further]
     return load(train(load_config(preset, options), run).folder)
 
 

@@ -48,7 +48,8 @@ def cross_entropy(
     """
     maps = _at_least_float32(logits)
     weights = None if weights is None else weights.to(maps.dtype)
-    total = F.cross_entropy(maps, targets, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    # Summed here: PyTorch's own sum has another order on a GPU each time, and is refused where all is deterministic.
+    total = F.cross_entropy(maps, targets, weights, ignore_index=IGNORE_INDEX, reduction="none").sum()
     return _over(total, (targets != IGNORE_INDEX).sum() if count is None else count)
 
 

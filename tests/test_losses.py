@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from latentseg.losses import (
     conditional_entropy,
@@ -52,6 +53,19 @@ def test_cross_entropy_equals_a_plain_loop(maps: dict[str, Tensor]) -> None:
             total += float(logits.exp().sum().log() - logits[label])
             count += 1
     assert float(cross_entropy(maps["semantic"], maps["targets"])) == pytest.approx(total / count, abs=1e-12)
+
+
+def test_cross_entropy_is_summed_in_one_order(maps: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own sum (reduction="sum" or "mean") adds pixels in any order on a GPU."""
+    really, asked = F.cross_entropy, list[str]()
+
+    def noted(*args: Any, **kwargs: Any) -> Tensor:
+        asked.append(kwargs["reduction"])
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(F, "cross_entropy", noted)
+    cross_entropy(maps["semantic"], maps["targets"])
+    assert asked == ["none"]
 
 
 @pytest.mark.parametrize("classes", [2, 15, 16, 40])

@@ -17,12 +17,13 @@ from latentseg.analysis.files import analysis_folder, write_analysis
 from latentseg.analysis.findings import Analysis, Baseline, Shares
 from latentseg.analysis.stats import Counts
 from latentseg.console import track
+from latentseg.data.ahead import in_threads
 from latentseg.data.datasets import Dataset, Item
 from latentseg.distributed import all_reduce_sum, rank, world
 from latentseg.engine import full_speed
 from latentseg.errors import RunError, UserError
 from latentseg.inference.model import Model, open_data, read_scored
-from latentseg.inference.stream import Ready, in_threads
+from latentseg.inference.stream import Ready
 from latentseg.methods.given_classes import group_ids
 from latentseg.methods.table import METHODS
 from latentseg.metrics import scores

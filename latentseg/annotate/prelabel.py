@@ -13,6 +13,7 @@ from latentseg.annotate.plan import Plan
 from latentseg.annotate.proposals import OPEN, Proposed
 from latentseg.annotate.target import Labels, Sizes
 from latentseg.console import track
+from latentseg.data.ahead import in_threads
 from latentseg.data.files import is_file
 from latentseg.engine import full_speed
 from latentseg.errors import DataError, UserError
@@ -20,7 +21,6 @@ from latentseg.inference.jobs import grouped, tell_skipped, without_masks
 from latentseg.inference.model import Model
 from latentseg.inference.pictures import unfinished, unwritten, write_whole
 from latentseg.inference.predict import Named, reading
-from latentseg.inference.stream import in_threads
 from latentseg.inference.tiles import no_memory
 from latentseg.models.segmenter import Output
 

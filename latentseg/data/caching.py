@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from latentseg.config import Config, Mark, marked
 from latentseg.console import console, track
+from latentseg.data.ahead import THREADS, in_threads
 from latentseg.data.batches import LABELED, UNLABELED, Stores, fixed_view, views_of
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.features import FeatureStore, create_store
@@ -128,21 +130,30 @@ def _announce(folder: Path, images: int, views: int, size: int) -> None:
 
 
 def _fill(store: FeatureStore, items: list[Item], config: Config, segmenter: "Segmenter", dataset: Dataset) -> None:
+    """Encode views, which threads make ahead: one on a CPU, which the encoder fills, several for a GPU."""
     training, together = segmenter.training, max(1, AT_ONCE // math.prod(config.augment.crop))
+    starts, mean = range(0, store.views, together), segmenter.mean
+
+    def shown(part: tuple[Item, int]) -> tuple[tuple[int, int], Tensor]:
+        item, first = part
+        image = dataset.read_image(item)
+        size = (image.shape[0], image.shape[1])
+        numbers = range(first, min(first + together, store.views))
+        views = [fixed_view(item, number, *size, config.augment) for number in numbers]
+        return size, torch.stack([view_image(image, view, config.augment, mean) for view in views])
+
+    threads = THREADS if segmenter.pixel_mean.is_cuda else 1
     segmenter.eval()
     try:
-        for number, item in enumerate(track(items, "computing features"), start=1):
-            image = dataset.read_image(item)
-            size = (image.shape[0], image.shape[1])
-            maps = list[list[Tensor]]()
-            for first in range(0, store.views, together):
-                numbers = range(first, min(first + together, store.views))
-                views = [fixed_view(item, number, *size, config.augment) for number in numbers]
-                shown = [view_image(image, view, config.augment, segmenter.mean) for view in views]
-                maps.append(_encode(segmenter, torch.stack(shown)))
-            store.write(item.id, size, [torch.cat(parts) for parts in zip(*maps, strict=True)])
-            if number % FLUSH_EVERY == 0:
-                store.flush()
+        with closing(
+            in_threads(shown, ((item, first) for item in items for first in starts), threads, threads)
+        ) as made:
+            for number, item in enumerate(track(items, "computing features"), start=1):
+                own = [(size, _encode(segmenter, views)) for _, (size, views) in zip(starts, made, strict=False)]
+                size, maps = own[0][0], [levels for _, levels in own]
+                store.write(item.id, size, [torch.cat(levels) for levels in zip(*maps, strict=True)])
+                if number % FLUSH_EVERY == 0:
+                    store.flush()
     finally:
         store.flush()
         segmenter.train(training)

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentseg.config import Config, DataConfig, InferenceConfig
+from latentseg.data.ahead import in_threads
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import RunError, UserError, is_out_of_memory
-from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches, in_threads
+from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches
 from latentseg.inference.tiles import in_tiles, no_memory, starts, tell_tiles
 from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output, Segmenter, build_segmenter

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentseg.console import console, track
+from latentseg.data.ahead import in_threads
 from latentseg.data.colors import distinct_palette
 from latentseg.data.files import is_file
 from latentseg.data.images import read_rgb
@@ -31,7 +32,7 @@ from latentseg.inference.pictures import (
     small_png,
     write_whole,
 )
-from latentseg.inference.stream import Pixels, Ready, in_threads
+from latentseg.inference.stream import Pixels, Ready
 from latentseg.inference.tiles import no_memory
 from latentseg.models.segmenter import Output
 

@@ -1,62 +1,29 @@
 """Many images through one network: threads decode ahead of it and encode behind it, it never waits for them.
 
-`in_threads` stands at both ends; between them the network takes batches of images of equal size (`in_batches`). Each
-part pulls from the one before it and holds a bounded number of images, so memory does not grow with their number.
+`data.ahead.in_threads` stands at both ends; between them the network takes batches of images of equal size
+(`in_batches`). Each part pulls from the one before it and holds a bounded number of images, so memory does not grow
+with their number.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentseg.data.ahead import AHEAD
+
 Thing = TypeVar("Thing")
-Result = TypeVar("Result")
 Pixels = NDArray[np.uint8]
 """RGB images, shape (H, W, 3) or (N, H, W, 3)."""
 Size = tuple[int, int]
 """Height and width in pixels."""
 Ready = tuple[Pixels, Size, Thing]
 """An image as the network sees it, shape (h, w, 3); the size of its result; and what it belongs to."""
-THREADS = min(8, max(2, (os.cpu_count() or 2) // 2))
-"""Threads that decode, and threads that encode: two take what the network leaves of two cores; a GPU is fast."""
-AHEAD = 8
-"""Images that wait before the network, and behind it."""
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**22, "mps": 2**21}
 """Pixels of a batch: small images gain by company; beyond the cache of a CPU larger batches are slower."""
 MAX_BATCH_SIZE = 64
 """Images in a batch, unless `inference.batch_size` says otherwise."""
-
-
-def in_threads(
-    function: Callable[[Thing], Result], things: Iterable[Thing], threads: int = THREADS, ahead: int = AHEAD
-) -> Generator[Result, None, None]:
-    """Yield `function(thing)` in the order of the things, while threads compute the next ones.
-
-    The things are drawn by the caller's thread. The first error in their order ends it; what waits then is dropped.
-
-    Args:
-        function: Called by threads.
-        things: Any number of them.
-        threads: How many; one calls in order.
-        ahead: Things drawn beyond the one that is yielded.
-    """
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for thing in things:
-            waiting.append(pool.submit(function, thing))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        if isinstance(things, Generator):
-            things.close()  # now, also where a traceback still holds it: its own threads end, its bar goes
 
 
 def in_batches(images: Iterable[Ready[Thing]], batch_size: int | None, pixels: int) -> Iterator[list[Ready[Thing]]]:

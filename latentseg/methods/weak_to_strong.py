@@ -74,14 +74,23 @@ def drop_channels(maps: Sequence[Tensor], share: float, random: torch.Generator)
     if share == 0:
         return list(maps)
     kept = [torch.rand(*features.shape[:2], 1, 1, generator=random) >= share for features in maps]
-    return [features * (mask.to(features) / (1 - share)) for features, mask in zip(maps, kept, strict=True)]
+    return [
+        features * (_sent(mask, features.device).to(features.dtype) / (1 - share))
+        for features, mask in zip(maps, kept, strict=True)
+    ]
 
 
 def _noise(features: Tensor, strength: float, random: torch.Generator) -> Tensor:
     if strength == 0:
         return features
     deviation = features.float().std(dim=(0, 2, 3), keepdim=True).to(features)
-    return features + strength * deviation * torch.randn(features.shape, generator=random).to(features)
+    drawn = torch.randn(features.shape, generator=random)
+    return features + strength * deviation * _sent(drawn, features.device).to(features.dtype)
+
+
+def _sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on a device. A GPU is not waited for, as it would be with pageable memory."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 class CutMix:
@@ -114,6 +123,7 @@ class CutMix:
         self._top, self._left = top * (1 - height), left * (1 - width)
         self._bottom, self._right = self._top + height, self._left + width
         self._on = wanted < probability
+        self._boxes: dict[tuple[torch.Size, torch.device], Tensor] = {}  # images and maps share a grid or two
 
     def boxes(self, height: int, width: int) -> Tensor:
         """Which cells of a grid lie in the boxes, bool, shape (N, height, width), on the CPU."""
@@ -125,7 +135,10 @@ class CutMix:
 
     def mix(self, maps: Tensor) -> Tensor:
         """Maps (N, h, w) or (N, K, h, w) with a box of the image before in each."""
-        boxes = self.boxes(*maps.shape[-2:]).to(maps.device)
+        key = (maps.shape[-2:], maps.device)
+        if key not in self._boxes:
+            self._boxes[key] = _sent(self.boxes(*maps.shape[-2:]), maps.device)
+        boxes = self._boxes[key]
         return torch.where(boxes if maps.ndim == 3 else boxes[:, None], maps.roll(1, 0), maps)
 
     def mix_view(self, view: Tensor | Features) -> Tensor | Features:
@@ -273,7 +286,9 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, step: int) 
     if averaged:
         mine, theirs = zip(*averaged, strict=True)
         torch._foreach_lerp_(mine, theirs, rate)
-    for counter, other in (pair for pair in every if not pair[0].is_floating_point()):
-        counter.copy_(other)
+    counted = [pair for pair in every if not pair[0].is_floating_point()]
+    if counted:  # in one call: an encoder has a counter per BatchNorm, each a kernel of its own otherwise
+        mine, theirs = zip(*counted, strict=True)
+        torch._foreach_copy_(mine, theirs)
     if teacher.training:
         teacher.eval()

@@ -277,7 +277,7 @@ def load_optimizer(name: str, optimizer: Optimizer, tensors: dict[str, Tensor], 
             number = int(index) if index.isdecimal() else len(parameters)
             if number >= len(parameters) or value.shape not in (torch.Size(), parameters[number].shape):
                 raise RunError(f"the checkpoint does not fit the optimizer of the {name}: {key} {tuple(value.shape)}")
-            state.setdefault(number, {})[part] = value
+            state.setdefault(number, {})[part] = _laid_out(value, parameters[number])
     parts = _state_parts(optimizer)
     if any(set(values) != parts for values in state.values()) or (begun and parts and not state):
         raise RunError(
@@ -286,6 +286,13 @@ def load_optimizer(name: str, optimizer: Optimizer, tensors: dict[str, Tensor], 
         )
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """The same values, in memory as the parameter's are: files have none of it, and mixed ones update slowly."""
+    if value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _state_parts(optimizer: Optimizer) -> set[str]:

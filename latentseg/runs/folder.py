@@ -152,5 +152,13 @@ def environment(config: Config) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": choose_precision(config, choose_device(config.device)),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": {name: _version(name) for name in packages},
     }
+
+
+def _version(name: str) -> str | None:
+    """Version of a package; None if it is not installed, as latentseg that runs from its source tree."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from latentseg.analysis import cooccurrence_of
 from latentseg.console import track
+from latentseg.data.ahead import in_threads
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.inference.model import Model
-from latentseg.inference.stream import Pixels, Size, in_threads
+from latentseg.inference.stream import Pixels, Size
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods.table import METHODS
 from latentseg.runs.checkpoints import load_module

@@ -184,8 +184,12 @@ def _fit(
 
 def _learn(trainer: Trainer, step: int, batch: Batch, run: Run) -> dict[str, Tensor]:
     """Take a step; a term that is not finite stops the run, and the message says how to go on."""
+    config = trainer.config
     try:
-        return trainer.learn(step, batch)
+        terms = trainer.learn(step, batch)
+        every = config.log_every, config.checkpoint_every, config.validate_every or config.steps, config.steps
+        if any(trainer.done % steps == 0 for steps in every):
+            trainer.settle()
     except UserError as error:
         last = run.checkpoints.last()
         if last is None:
@@ -194,6 +198,7 @@ def _learn(trainer: Trainer, step: int, batch: Batch, run: Run) -> dict[str, Ten
             f"{error}. From its last checkpoint, {last.file}, a new run begins by: latentseg train --from "
             f"{shlex.quote(str(run.folder))} optim.lr={trainer.config.optim.lr / 2:g} --run NEW_FOLDER"
         ) from error
+    return terms
 
 
 def _look(log: Log, step: int, terms: list[str], ends: bool) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ from latentseg.methods.weak_to_strong import describe
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.runs.checkpoints import load_module, load_optimizer, module_tensors, optimizer_tensors
+from latentseg.training.finite import FiniteCheck, check_finite
 from latentseg.training.optim import decay, discriminator_optimizer, segmenter_optimizer
 
 
@@ -89,6 +90,7 @@ class Trainer:
         self._optimizers: dict[str, Optimizer] = {}
         self._stream: Iterator[tuple[int, Batch]] = iter(())
         self._hidden: HiddenTruth | None = None
+        self._finite = FiniteCheck(fabric.device)
 
     @classmethod
     def open(
@@ -168,7 +170,7 @@ class Trainer:
             whole batch.
 
         Raises:
-            UserError: A term is not finite; it is named.
+            UserError: A term is not finite; it is named. On a GPU this may be one of the step before (`settle`).
         """
         return self.learn(*self.read())
 
@@ -184,9 +186,18 @@ class Trainer:
         assert self._nets is not None
         torch.manual_seed(global_seed(self.config.seed, step, self.part.rank))  # dropout, stochastic depth
         decay(self._optimizers, step / self.config.steps, self.config.optim.power)
-        values = training_step(self.fabric, self.method, self._nets, self._optimizers, batch, step)
+        check = self._finite.look
+        values = training_step(self.fabric, self.method, self._nets, self._optimizers, batch, step, check)
         self.done = step + 1
         return values
+
+    def settle(self) -> None:
+        """Wait until the last step's terms are known to be finite; before they are logged, or the weights are used.
+
+        Raises:
+            UserError: A term is not finite; it is named.
+        """
+        self._finite.settle()
 
     def train_mode(self) -> None:
         """Go on training after the segmenter was scored."""
@@ -267,10 +278,11 @@ def training_step(
     optimizers: dict[str, Optimizer],
     batch: Batch,
     step: int,
+    check: Callable[[dict[str, Tensor], int], None] = check_finite,
 ) -> dict[str, Tensor]:
     """One step: every part of the method goes backward as it comes, then each optimiser acts once.
 
-    With several processes the gradients are averaged over them first.
+    With several processes the gradients are averaged over them first. `check` sees the terms before that.
 
     Returns:
         The value of each term, a scalar, by name, without its weight.
@@ -285,7 +297,7 @@ def training_step(
         fabric.backward(total(losses))
         values |= {name: term.value.detach() for name, term in losses.terms.items()}
         del losses  # and with it the graph, before the method goes on
-    check_finite(values, step)
+    check(values, step)
     for optimizer in optimizers.values():
         learned = (parameter for group in optimizer.param_groups for parameter in group["params"])
         average(parameter.grad for parameter in learned if parameter.grad is not None)
@@ -304,19 +316,3 @@ def _running_statistics(nets: Networks) -> list[Tensor]:
 def total(losses: Losses) -> Tensor:
     """The weighted sum of the terms, a scalar."""
     return torch.stack([term.weight * term.value for term in losses.terms.values()]).sum()
-
-
-def check_finite(values: dict[str, Tensor], step: int) -> None:
-    """Look at all terms of a step at once: on a GPU this waits for them, the one time in a step.
-
-    Raises:
-        UserError: A term is not finite; it is named.
-    """
-    if bool(torch.stack([torch.isfinite(value) for value in values.values()]).all()):
-        return
-    for name, value in values.items():
-        if not bool(torch.isfinite(value)):
-            raise UserError(
-                f"step {step + 1}: the term {name!r} is {value.item()}; training stopped. The last checkpoint is from "
-                f"before. Remedy: a lower optim.lr or a smaller weight of {name}"
-            )

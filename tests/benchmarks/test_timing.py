@@ -6,6 +6,7 @@ from pathlib import Path
 
 import clocks
 import diagnose
+import fingerprint
 import full_size
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def test_a_step_is_measured_by_part() -> None:
     assert set(parts) == {"loading", "forward", "losses", "discriminator", "backward", "optimizer"}
     assert min(parts.values()) > 0
     assert 0.3 < sum(parts.values()) / found["ratio"] < 3
+
+
+def test_fingerprints_differ_where_numbers_do() -> None:
+    before = {"a": [1.0, {"ce": 2.0}], "weights": "x"}
+    after = {"a": [1.0 + 1e-7, {"ce": 2.0 - 4e-6}], "weights": "x"}
+    assert fingerprint.differences(before, before) == []
+    assert len(fingerprint.differences(before, after)) == 2
+    assert fingerprint.differences(before, after, 1e-6) == ["/a/1/ce: 2.0 before, 1.999996 now"]
+    assert fingerprint.differences(before, after | {"weights": "y"}, 1e-5) == ["/weights: x before, y now"]
 
 
 def test_scripts_name_what_exists() -> None:

@@ -1,4 +1,5 @@
 import gc
+import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -133,6 +134,13 @@ def test_workers_and_memory_change_nothing(folder_set: Callable[..., Path], reme
     dataset = open_dataset(config.data, remember)
     for (_, one), (_, other) in zip(alone, batches(dataset, split, config, MEAN), strict=True):
         assert same(one, other)
+
+
+def test_workers_that_are_no_forks_read_the_same(folder_set: Callable[..., Path]) -> None:
+    """Where processes start anew (macOS, Python 3.14), the data set goes to them by pickle."""
+    dataset, split, config = setup(folder_set(8, 2, 2))
+    here = StepDataset(dataset, split, config, MEAN)
+    assert same(pickle.loads(pickle.dumps(here))[1], here[1])
 
 
 def test_a_view_depends_on_seed_epoch_and_index_alone(folder_set: Callable[..., Path]) -> None:

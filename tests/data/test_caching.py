@@ -2,16 +2,21 @@
 
 import os
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_pair
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.config import AugmentConfig, Config, marked
-from latentseg.data import caching
+from latentseg.data import caching, transforms
+from latentseg.data.ahead import in_threads
 from latentseg.data.batches import Stores, batches
 from latentseg.data.caching import cache_root, cached_features
 from latentseg.data.datasets import open_dataset
@@ -295,3 +300,20 @@ def test_a_cached_run_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
     resumed = train(config(tmp_path, *options, "workers=1"), tmp_path / "stopped", resume=True).folder
     left, right = last(resumed), last(whole)
     assert [name for name in right if not torch.equal(left[name], right[name])] == []
+
+
+def test_threads_make_views_ahead_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many threads as for a GPU, whose parts of an image's views end in any order."""
+    one = fill(config(tmp_path / "one", "augment.views=3"))[0]
+    really = transforms.view_image
+
+    def unevenly(image: NDArray[np.uint8], *rest: Any) -> Tensor:
+        time.sleep(int(image[0, 0, 0]) % 3 / 100)
+        return really(image, *rest)
+
+    monkeypatch.setattr(caching, "in_threads", lambda function, parts, *_: in_threads(function, parts, 4, 4))
+    monkeypatch.setattr(caching, "view_image", unevenly)
+    monkeypatch.setattr(caching, "AT_ONCE", 1)
+    other = fill(config(tmp_path / "other", "augment.views=3"))[0]
+    for name in ("map_0", "sizes", "done"):
+        assert np.array_equal(np.load(one.folder / f"{name}.npy"), np.load(other.folder / f"{name}.npy"))

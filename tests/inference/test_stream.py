@@ -11,9 +11,10 @@ from live import live
 from torch import Tensor, nn
 
 from latentseg.config import InferenceConfig
+from latentseg.data.ahead import AHEAD, THREADS, in_threads
 from latentseg.errors import UserError
 from latentseg.inference import stream
-from latentseg.inference.stream import AHEAD, THREADS, Ready, in_threads
+from latentseg.inference.stream import Ready
 from latentseg.models.segmenter import Output
 
 

@@ -96,6 +96,21 @@ def test_boxes_follow_from_the_seed() -> None:
     assert not torch.equal(cutmix(1).boxes(20, 30), cutmix(2).boxes(20, 30))
 
 
+def test_a_grid_of_boxes_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each grid goes to the GPU once in a step, whatever is mixed on it."""
+    mixer, drawn = cutmix(3), list[tuple[int, int]]()
+    really = mixer.boxes
+
+    def noted(height: int, width: int) -> Tensor:
+        drawn.append((height, width))
+        return really(height, width)
+
+    monkeypatch.setattr(mixer, "boxes", noted)
+    for shape in ((N, 3, *GRID), (N, *GRID), (N, 4, 5, 6), (N, 5, 6)):
+        mixer.mix(torch.zeros(shape))
+    assert drawn == [GRID, (5, 6)]
+
+
 @pytest.mark.parametrize("shape", [(N, *GRID), (N, 4, *GRID)])
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.bool])
 def test_mixing_equals_a_plain_loop(shape: tuple[int, ...], kind: torch.dtype) -> None:

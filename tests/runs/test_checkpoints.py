@@ -379,6 +379,23 @@ def steps(module: nn.Module, optimizer: Optimizer, first: int, last: int) -> Non
         optimizer.step()
 
 
+def test_the_state_of_an_optimizer_lies_in_memory_as_its_parameters(checkpoints: Checkpoints) -> None:
+    """A file has no such order; where they differ, PyTorch updates tensor by tensor."""
+    module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = SGD(module.parameters(), lr=0.1, momentum=0.9)
+    torch.autograd.backward(module(torch.randn(1, 3, 5, 5)).sum())
+    optimizer.step()
+    checkpoints.save(1, optimizer_tensors("net", optimizer))
+    entry = checkpoints.last()
+    assert entry is not None
+    resumed = SGD(module.parameters(), lr=0.1, momentum=0.9)
+    load_optimizer("net", resumed, checkpoints.read(entry))
+    for parameter in module.parameters():
+        ours, theirs = (one.state[parameter]["momentum_buffer"] for one in (resumed, optimizer))
+        assert torch.equal(ours, theirs)
+        assert ours.stride() == parameter.stride()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_an_optimizer_goes_on_bit_for_bit(checkpoints: Checkpoints, name: str) -> None:
     module = net()

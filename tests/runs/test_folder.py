@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import RunError, UserError
 from latentseg.presets import dump_config, load_config
-from latentseg.runs.folder import Run, create_run, open_run, recorded_precision
+from latentseg.runs.folder import Run, create_run, environment, open_run, recorded_precision
 from latentseg.runs.log import Log
 from latentseg.runs.metrics import finite_or_none, read_metrics
 from latentseg.runs.place import LOCK, check_run_folder, free_path
@@ -25,6 +26,20 @@ def make(folder: Path, *overrides: str) -> Run:
     config = load_config("scenes", options)
     dataset = open_dataset(config.data)
     return create_run(folder, config, dataset, draw_split(dataset, config.data, config.seed))
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """latentseg itself, where it runs from its source tree."""
+
+    def version(name: str) -> str:
+        if name == "latentseg":
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    packages = environment(CONFIG)["packages"]
+    assert packages["latentseg"] is None
+    assert packages["torch"] == "1.2"
 
 
 def test_a_run_folder_opens_as_it_was_made(tmp_path: Path) -> None:

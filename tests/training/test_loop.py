@@ -35,6 +35,7 @@ from latentseg.runs.folder import Run, open_run
 from latentseg.runs.locks import hold
 from latentseg.runs.place import LOCK
 from latentseg.training import loop, trainer
+from latentseg.training.finite import FiniteCheck
 from latentseg.training.loop import train
 from latentseg.training.trainer import training_step
 
@@ -200,6 +201,17 @@ def test_a_term_that_is_not_finite_stops_the_run(
 def test_a_learning_rate_that_is_too_high_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step [23]: the term 'ce' is (nan|inf); training stopped"):
         train(tiny(*SUPERVISED, "steps=4", "optim.lr=100", "optim.head_factor=10000"), tmp_path / "high")
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_check_that_comes_late_comes_before_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
+) -> None:
+    monkeypatch.setattr(trainer, "FiniteCheck", lambda _device: FiniteCheck(torch.device("cuda")))
+    high = tiny(*SUPERVISED, "steps=6", "optim.lr=100", "optim.head_factor=10000", f"log_every={log_every}")
+    with pytest.raises(UserError, match=r"step [23]: the term 'ce' is (nan|inf); training stopped"):
+        train(high, tmp_path / "high")
+    assert all(row["ce"] is not None for row in rows(tmp_path / "high"))
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """One step: its gradients, rates and terms, and what a step is built from."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from latentseg.methods.latent import Latent
 from latentseg.training import trainer
 from latentseg.training.loop import train
 from latentseg.training.optim import decay
-from latentseg.training.trainer import Trainer, check_finite, class_weights, total, training_step
+from latentseg.training.trainer import Trainer, class_weights, total, training_step
 
 
 def test_methods_start_from_equal_weights_and_see_equal_labels() -> None:
@@ -150,14 +149,6 @@ def test_the_methods_parts_add_up_to_the_gradient_of_the_sum() -> None:
 def test_the_terms_are_weighed_and_summed() -> None:
     losses = Losses("segmenter", {"a": Term(2.0, torch.tensor(3.0)), "b": Term(0.5, torch.tensor(1.0))})
     assert float(total(losses)) == 6.5
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_term_that_is_not_finite_is_named(value: float) -> None:
-    values = {"real": torch.tensor(1.0), "fake": torch.tensor(value, dtype=torch.float64)}
-    with pytest.raises(UserError, match=f"step 8: the term 'fake' is {value}"):
-        check_finite(values, 7)
-    check_finite({"real": torch.tensor(1.0)}, 7)
 
 
 def test_the_classes_weigh_as_configured() -> None:
