@@ -221,7 +221,7 @@ def _rare(dataset: Dataset, split: Split) -> Iterator[Choice]:
     rare = [name for name, share in zip(dataset.classes, shown, strict=True) if 0 < share < RARE]
     if rare:
         named = ", ".join(rare[:5]) + ", ..." * (len(rare) > 5)
-        why = f"less than a tenth of the labelled images show {named}: they come more often (animals: +0.6 ± 1.2 points)"
+        why = f"less than a tenth of the labelled images show {named}: they come more often (animals: +0.6 points)"
         yield Choice(
             "data.balance", BALANCE, why, "0: all come once an epoch; optim.class_weights=balanced weighs pixels"
         )
