@@ -16,6 +16,7 @@ from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.export import export
 from latentseg.verbs.folders import in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
 
@@ -288,7 +289,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (runs, weights, doctor):
+for _verb in (export, runs, weights, doctor):
     app.command()(_verb)
 
 

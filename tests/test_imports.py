@@ -22,7 +22,7 @@ FLOORS = (
     ("models", "runs"),
     ("methods",),
     ("inference",),
-    ("analysis",),
+    ("analysis", "export"),
     ("training",),
     ("report", "sweeps"),
     ("quickstart",),
