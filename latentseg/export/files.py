@@ -54,7 +54,8 @@ def _drop_traces(model: Any) -> None:
 def to_pt2(program: ExportedProgram, notes: dict[str, str]) -> bytes:
     """A file of `torch.export.save`; the notes are JSON under `NOTES` of its extra files."""
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={NOTES: json.dumps(notes)})
+    with warnings.catch_warnings(action="ignore"):  # of weights in channels last, which come back as they were
+        torch.export.save(program, file, extra_files={NOTES: json.dumps(notes)})
     return file.getvalue()
 
 

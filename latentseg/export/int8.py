@@ -1,7 +1,10 @@
 """An ONNX file in integers of 8 bits, and what that costs."""
 
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,8 +80,9 @@ def to_int8(model: Model, content: bytes) -> tuple[bytes, Loss]:
     """
     model = whole(model)
     dataset = open_data(model.run)
-    quantized = _quantized(content, [dataset.read_image(item)[None] for item in spread(dataset.items("train"), SEEN)])
-    return quantized, _loss(model, dataset, open_onnx(content), open_onnx(quantized))
+    images = [dataset.read_image(item)[None] for item in spread(dataset.items("train"), SEEN)]
+    small = quantized(content, images)
+    return small, _loss(model, dataset, open_onnx(content), open_onnx(small))
 
 
 def spread(items: list[Item], number: int) -> list[Item]:
@@ -100,7 +104,8 @@ def _loss(model: Model, dataset: Dataset, before: Runs, after: Runs) -> Loss:
     return Loss(len(items), different / pixels, *scored)
 
 
-def _quantized(content: bytes, images: list[NDArray[np.uint8]]) -> bytes:
+def quantized(content: bytes, images: list[NDArray[np.uint8]]) -> bytes:
+    """An ONNX file whose convolutions compute in int8, by the ranges of their maps on images, each (1, H, W, 3)."""
     import onnx  # noqa: PLC0415 - an extra
     from onnxruntime import quantization  # noqa: PLC0415
 
@@ -111,7 +116,7 @@ def _quantized(content: bytes, images: list[NDArray[np.uint8]]) -> bytes:
             image = next(self.left, None)
             return None if image is None else {IMAGES: image}
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"), _silent():
         file = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             onnx.load_model_from_string(content),
@@ -124,3 +129,14 @@ def _quantized(content: bytes, images: list[NDArray[np.uint8]]) -> bytes:
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         return file.read_bytes()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Its advice is for those who call it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
