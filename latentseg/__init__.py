@@ -16,6 +16,7 @@ from latentseg.presets import load_config
 
 if TYPE_CHECKING:
     from latentseg.analysis import analyse
+    from latentseg.export.run import export_run
     from latentseg.inference.evaluate import evaluate
     from latentseg.inference.model import Model, Prediction, load
     from latentseg.inference.predict import predict
@@ -30,6 +31,7 @@ _HOMES = {
     "Prediction": "inference.model",
     "analyse": "analysis",
     "evaluate": "inference.evaluate",
+    "export_run": "export.run",
     "load": "inference.model",
     "predict": "inference.predict",
     "read_sweep": "sweeps.files",
@@ -44,6 +46,7 @@ __all__ = [
     "UserError",
     "analyse",
     "evaluate",
+    "export_run",
     "load",
     "load_config",
     "predict",

@@ -17,6 +17,7 @@ from latentseg.presets import describe_options, group_maps, load_config, load_ru
 from latentseg.verbs.annotate import prelabel
 from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.export import export
 from latentseg.verbs.folders import in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
 from latentseg.verbs.suggest import suggest
@@ -297,7 +298,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (prelabel, runs, weights, doctor, suggest):
+for _verb in (export, prelabel, runs, weights, doctor, suggest):
     app.command()(_verb)
 
 

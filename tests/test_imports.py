@@ -22,7 +22,7 @@ FLOORS = (
     ("models", "runs"),
     ("methods",),
     ("inference",),
-    ("analysis", "annotate"),
+    ("analysis", "annotate", "export"),
     ("suggest", "training"),
     ("report", "sweeps"),
     ("quickstart",),

@@ -50,7 +50,6 @@ def geotiff(ids: NDArray[np.uint8], palette: NDArray[np.uint8] | None, source: P
     """
     import rasterio  # noqa: PLC0415 - an extra
     from rasterio.errors import RasterioError  # noqa: PLC0415
-    from rasterio.io import MemoryFile  # noqa: PLC0415
 
     height, width = ids.shape
     try:
@@ -61,9 +60,9 @@ def geotiff(ids: NDArray[np.uint8], palette: NDArray[np.uint8] | None, source: P
     except RasterioError as error:
         raise DataError("a georeference that cannot be read", "save the image again", source, str(error)) from error
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "compress": "deflate", "tiled": True}
-    with MemoryFile() as memory:
-        with memory.open(height=height, width=width, **profile, **place) as result:
-            result.write(ids, 1)
-            if palette is not None:
-                result.write_colormap(1, {i: tuple(color) for i, color in enumerate(palette.tolist())})
-        return BytesIO(memory.getbuffer()).read()
+    written = BytesIO()
+    with rasterio.open(written, "w", height=height, width=width, **profile, **place) as result:
+        result.write(ids, 1)
+        if palette is not None:
+            result.write_colormap(1, {i: tuple(color) for i, color in enumerate(palette.tolist())})
+    return written.getvalue()

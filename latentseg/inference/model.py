@@ -91,7 +91,8 @@ class Model:
         branch = METHODS[opened.config.method.name].second_channels(opened.config.method, num_classes)
         segmenter = build_segmenter(opened.config.model, num_classes, branch, pretrained=False)
         load_module("segmenter", segmenter, opened.checkpoints.read(entry))
-        return cls(opened, segmenter.to(choose_device(opened.config.device)).eval(), entry.step)
+        segmenter.to(choose_device(opened.config.device)).eval().fold()
+        return cls(opened, segmenter, entry.step)
 
     @classmethod
     def live(cls, segmenter: Segmenter, config: Config, dataset: Dataset) -> Self:

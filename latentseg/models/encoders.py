@@ -96,8 +96,9 @@ class Encoder(nn.Module):
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Smallest size in pixels, at least the given one, on whose grid the maps lie exactly."""
         if self.align_corners:
-            return 8 * -(-(height - 1) // 8) + 1, 8 * -(-(width - 1) // 8) + 1
-        return self.multiple * -(-height // self.multiple), self.multiple * -(-width // self.multiple)
+            return 8 * ((height + 6) // 8) + 1, 8 * ((width + 6) // 8) + 1
+        more, each = self.multiple - 1, self.multiple  # no negative numbers: ONNX divides them otherwise than Python
+        return each * ((height + more) // each), each * ((width + more) // each)
 
 
 def build_encoder(config: ModelConfig, pretrained: bool = True) -> Encoder:

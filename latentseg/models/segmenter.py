@@ -15,6 +15,7 @@ from latentseg.config import ModelConfig
 from latentseg.data.features import Features
 from latentseg.errors import UserError
 from latentseg.models.encoders import Encoder, build_encoder
+from latentseg.models.folding import folded
 from latentseg.models.upsample import upsample
 from latentseg.models.weights import load_weights
 
@@ -151,6 +152,8 @@ class Segmenter(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(encoder.mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
         self.encoder = encoder
+        self._folded: tuple[Encoder, ...] = ()  # a tuple hides it: it is no part of the state dict
+        self.register_load_state_dict_pre_hook(lambda *_: self._unfold())
         _check_head(encoder, config)
         self.semantic_head = _build_head(encoder, num_classes, config)
         self.latent_head = _build_head(encoder, num_latent, config) if num_latent else None
@@ -192,13 +195,31 @@ class Segmenter(nn.Module):
         images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.micro_batches == 1 or not torch.is_grad_enabled():
-                maps: list[Tensor] = self.encoder(images)
+                encoder = self._folded[0] if self._folded and not torch.is_grad_enabled() else self.encoder
+                maps: list[Tensor] = encoder(images)
                 return maps
             parts = [
                 checkpoint(self.encoder, images_part, use_reentrant=False, context_fn=self._contexts)
                 for images_part in images.chunk(self.micro_batches)
             ]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def fold(self) -> None:
+        """Run the encoder with BatchNorm folded into its convolutions where no gradient is wanted.
+
+        For weights that rest: of a trained segmenter, or of a frozen encoder. Keys and values of the state dict stay.
+        Loading weights, moving, and training an encoder that is not frozen end it.
+        """
+        encoder = folded(self.encoder)
+        self._folded = (encoder,) if encoder is not self.encoder else ()
+
+    def _unfold(self) -> None:
+        self._folded = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Segmenter":
+        """Move, or change the type of numbers: what is folded is of the weights before."""
+        self._unfold()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Around a micro-batch's two forwards: BatchNorm counts its statistics in the first one alone."""
@@ -240,6 +261,8 @@ class Segmenter(nn.Module):
     def train(self, mode: bool = True) -> "Segmenter":
         """Switch to training, except what stays in eval mode: a frozen encoder, frozen BatchNorm."""
         super().train(mode)
+        if mode and not self.frozen:
+            self._unfold()
         if self.frozen:
             self.encoder.eval()
         elif self.batchnorm == "frozen":

@@ -150,11 +150,21 @@ class Trainer:
         if self._nets is None:
             self.place()
         self.close()
+        self._fold()
         config, reads, stores = self.config, self.method.uses_unlabeled, self._stores()
         mean = self.state.segmenter.mean
         self._stream = batches(self.dataset, self.split, config, mean, step, reads, stores, self.part)
         self._hidden = HiddenTruth(self.dataset, self.split, config, stores, self.part)
         self.done = step
+
+    def _fold(self) -> None:
+        """Run frozen encoders with BatchNorm folded; a teacher's alone if it is the segmenter's and stays so."""
+        ours = self.state.segmenter.encoder.state_dict()
+        for name, network in self.state.networks.items() if not self.config.compile else ():
+            if isinstance(network, Segmenter) and network.frozen:
+                theirs = network.encoder.state_dict()
+                if name in self.state.optimizers or all(torch.equal(ours[key], theirs[key]) for key in ours):
+                    network.fold()
 
     def _stores(self) -> Stores | None:
         if self.config.cache != "features":

@@ -306,7 +306,8 @@ def test_without_a_background_it_says_so(runs: dict[str, Path], tmp_path: Path) 
         for file in ("config.yaml", "classes.json"):
             text = (folder / file).read_text()
             assert "background" in text
-            (folder / file).write_text(text.replace("background", "sky"))
+            text = text.replace("background", "sky").replace("uncovered: sky", "uncovered: background")
+            (folder / file).write_text(text)
         copies.append(folder)
     result = analyse(copies[0], baseline=copies[1])
     assert result.baseline is not None

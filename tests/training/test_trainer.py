@@ -165,3 +165,30 @@ def test_the_classes_weigh_as_configured() -> None:
     assert state.method.weights.tolist() == pytest.approx(balanced)
     with pytest.raises(UserError, match="has 2 weights, the data set 19 classes"):
         class_weights(tiny("optim.class_weights=[1,2]"), dataset, split)
+
+
+@pytest.mark.parametrize(
+    ("options", "teacher", "folded"),
+    [
+        (["model.frozen=true"], "the same", [True, True]),
+        (["model.frozen=true"], "another", [True, False]),  # its BatchNorm still moves towards the segmenter's
+        (["model.frozen=true", "compile=true"], "the same", [False, False]),
+        (["model.frozen=false"], "the same", [False, False]),
+    ],
+)
+def test_frozen_encoders_run_folded(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], teacher: str, folded: list[bool]
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda *_: None)
+    one = Trainer.open(tiny("method.name=mean_teacher", *options))
+    if teacher == "another":
+        one.state.networks["teacher"].get_submodule("encoder.net.bn1").running_mean.add_(1)  # type: ignore[operator]
+    one.seek(0)
+    one.close()
+    ran = dict.fromkeys(("segmenter", "teacher"), False)
+    for name in ran:
+        network = one.state.networks[name].eval()
+        network.get_submodule("encoder").register_forward_pre_hook(lambda *_, name=name: ran.update({name: True}))
+        with torch.no_grad():
+            network(torch.rand(1, 3, 32, 32))
+    assert [not used for used in ran.values()] == folded
