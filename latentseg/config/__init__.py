@@ -95,6 +95,11 @@ class Config(Section):
                 f"model.head=aspp works on a map of stride 8: take a deeplab_resnet encoder, "
                 f"or model.head=light for {self.model.encoder}"
             )
+        if self.model.encoder.startswith("smp:") and self.batch_size < 2 * self.devices * self.num_nodes:
+            raise ValueError(
+                f"the decoder of {self.model.encoder} has BatchNorm, which needs two images or more in each process: "
+                f"take batch_size={2 * self.devices * self.num_nodes} or more"
+            )
         if self.cache == "features" and not (self.model.frozen and self.augment.views):
             raise ValueError(
                 "cache=features needs model.frozen=true (features that never change) and augment.views, the number of "

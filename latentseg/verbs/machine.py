@@ -13,7 +13,14 @@ from latentseg import __version__
 from latentseg.presets.weights import KNOWN
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pydantic", "tensorboard")
-EXTRAS = {"report": ("jinja2", "latentseg report"), "video": ("av", "prediction of videos")}
+EXTRAS = {
+    "report": ("jinja2", "latentseg report"),
+    "video": ("av", "prediction of videos"),
+    "smp": ("segmentation_models_pytorch", "model.encoder=smp:Unet/resnet34"),
+    "hub": ("huggingface_hub", "Model.push_to_hub"),
+    "mlflow": ("mlflow", "loggers=[mlflow]"),
+    "wandb": ("wandb", "loggers=[wandb]"),
+}
 """What `pip install 'latentseg[EXTRA]'` brings: the module, and what needs it."""
 
 
