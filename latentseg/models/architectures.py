@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch (`model.encoder=smp:Unet/resnet34`): their encoder, and their decoder as head.
+"""Networks of segmentation_models_pytorch (`model.encoder=smp:Unet/resnet34`): encoder, and decoder as a head.
 
 The encoder's maps are the house's feature maps. Each branch has a decoder of its own, as each light head fuses for
 itself: so an encoder can be frozen and its features cached, while decoders learn at the heads' rate.

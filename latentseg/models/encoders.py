@@ -219,7 +219,7 @@ def _check_known(name: str) -> None:
         every = [*DEEPLAB_LAYERS, "lite0", *timm.list_models()]
         near = difflib.get_close_matches(name, every, n=5, cutoff=0.5) or timm.list_models(f"*{name}*")[:5]
         raise UserError(
-            f"model.encoder={name} is unknown: {', '.join(DEEPLAB_LAYERS)}, lite0, any model of timm, or smp:Unet/resnet34"
+            f"model.encoder={name} is unknown: {', '.join(DEEPLAB_LAYERS)}, lite0, smp:Unet/resnet34, any timm model"
             + (f"; near: {', '.join(near)}" if near else "")
         )
 
