@@ -119,7 +119,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         RunError: It is damaged, or holds more than tensors.
     """
     file = Path(path)
-    if (file / "checkpoints").is_dir():
+    if (file / "checkpoints").is_dir() or (file / "config.yaml").is_file():
         return _of_run(file)
     if not file.is_file():
         raise UserError(
@@ -145,8 +145,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def _of_run(folder: Path) -> dict[str, Tensor]:
-    """Tensors of the last checkpoint of a run folder."""
-    checkpoints = Checkpoints(folder / "checkpoints")
+    """Tensors of the last checkpoint of a run folder, or of a saved model."""
+    inner = folder / "checkpoints"
+    checkpoints = Checkpoints(inner if inner.is_dir() else folder)
     entry = checkpoints.last()
     if entry is None:
         raise RunError(f"model.weights={folder}: this run has no checkpoint yet; train it first, or name a file")

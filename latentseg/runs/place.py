@@ -10,6 +10,8 @@ from latentseg.presets import differences, load_config
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
+SAVED = "model.safetensors"
+"""Weights of a model that `Model.save_pretrained` has saved; it lies beside config.yaml and classes.json."""
 
 
 def check_arguments(config: Config, run: str | Path | None, resume: bool) -> None:
@@ -46,6 +48,11 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; name a folder for the run with --run")
     used = folder.is_dir() and any(map(_counts, folder.iterdir()))
+    if (folder / SAVED).is_file():
+        raise RunError(
+            f"{folder} is a saved model, which no training goes on with: a new run begins with its weights by "
+            f"latentseg train --from {shlex.quote(str(folder))} --run NEW_FOLDER"
+        )
     if used and not resume:
         raise RunError(f"{folder} is not empty: --resume goes on with its run, --run NAME takes another folder")
     if used:
