@@ -118,7 +118,7 @@ def _about(run: Run, num_latent: int) -> str:
     latent = f", and {num_latent} latent classes" if num_latent else ""
     return (
         f"A semantic segmenter of {len(run.classes)} classes{latent}, trained by latentseg {__version__} "
-        f"(`pip install latentseg`) from labelled and unlabelled images.\n"
+        f"(`pip install latentseg`).\n"
     )
 
 
@@ -191,7 +191,7 @@ def _limits(run: Run, scores: list[Score], others: Sequence[tuple[Run, int]]) ->
     for one in scores:
         missing = [name for name, iou in zip(run.classes, one.iou, strict=True) if iou is None]
         if missing:
-            limits.append(f"{one.split} shows no pixel of {', '.join(missing)}: how well they are found is not known.")
+            limits.append(f"{one.split} tells nothing of {', '.join(missing)}: no pixel shows them.")
         limits += [f"{note[:1].upper()}{note[1:]}." for note in one.notes]
     if scores and not others:
         limits.append("Differences of a few points to another single run may be chance.")
