@@ -34,7 +34,8 @@ class Log:
         With `config`, its loggers are opened, too: then leave the log by `with`, which tells them whether it ended.
         """
         self._folder = folder
-        self._steps, self._loggers = (config.steps, Loggers(folder, config)) if config else (0, None)
+        self._steps = config.steps if config else 0
+        self._loggers = Loggers(folder, config) if config else None
         rows = [row for row in read_metrics(folder) if row["step"] <= start]
         self._begun = "".join(json.dumps(row) + "\n" for row in rows).encode()
         self.recent = deque(rows, maxlen=RECENT)

@@ -31,7 +31,7 @@ def built(name: str = SMALL, num_latent: int = 0, frozen: bool = False) -> Segme
 
 @torch.no_grad()
 def test_the_segmenter_computes_what_the_package_computes() -> None:
-    ours = built("smp:Unet/resnet18").eval()
+    ours: Any = built("smp:Unet/resnet18").eval()
     theirs: Any = smp.Unet("resnet18", encoder_weights=None, classes=3).eval()
     theirs.encoder.load_state_dict(ours.encoder.net.state_dict())
     theirs.decoder.load_state_dict(ours.semantic_head.decoder.state_dict())
@@ -77,7 +77,11 @@ def test_each_branch_has_a_decoder_of_its_own_at_the_rate_of_the_heads() -> None
     segmenter = built(num_latent=4)
     groups = segmenter.parameter_groups()
     assert sum(map(torch.numel, groups["encoder"])) < sum(map(torch.numel, segmenter.encoder.parameters()))  # no gamma
-    semantic, latent = (dict(head.named_parameters()) for head in (segmenter.semantic_head, segmenter.latent_head))
+    every = dict(segmenter.named_parameters())
+    semantic, latent = (
+        {key.removeprefix(head): value for key, value in every.items() if key.startswith(head)}
+        for head in ("semantic_head.", "latent_head.")
+    )
     assert semantic.keys() == latent.keys()
     assert not any(torch.equal(value, latent[key]) for key, value in semantic.items() if value.ndim == 4)
     assert len(groups["heads"]) == len(semantic) + len(latent)
@@ -146,7 +150,7 @@ def test_the_hub_gives_weights_and_their_normalisation(monkeypatch: pytest.Monke
     monkeypatch.setattr(smp, "FPN", hub)
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *_, **__: told)
     config = ModelConfig(encoder="smp:FPN/resnet18", weights_kind="smp")
-    encoder = build_encoder(config)
+    encoder: Any = build_encoder(config)
     assert wanted == [None, "imagenet"]
     assert bool((encoder.net.conv1.weight == 1).all())
     assert np.allclose([encoder.mean, encoder.std], [[0.2, 0.4, 0.6], [1, 0.2, 0.2]])

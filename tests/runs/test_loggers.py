@@ -66,7 +66,8 @@ class Wandb(ModuleType):
     def __init__(self, broken: str = "") -> None:
         super().__init__("wandb")
         self.__spec__ = ModuleSpec("wandb", None)
-        self.Settings, self.broken, self.begun, self.logged, self.ended = dict, broken, [], [], []
+        self.Settings, self.broken = dict, broken
+        self.begun, self.logged, self.ended = list[dict[str, Any]](), list[tuple[str, int, float]](), list[int]()
 
     def init(self, **options: Any) -> SimpleNamespace:
         self.begun.append(options)
