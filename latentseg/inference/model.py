@@ -24,6 +24,7 @@ from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
 from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import RunError, UserError, is_out_of_memory
+from latentseg.inference.sharing import Shared
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches
 from latentseg.inference.tiles import in_tiles, no_memory, starts, tell_tiles
 from latentseg.methods.table import METHODS
@@ -52,7 +53,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Shared):
     """A segmenter with what it takes to use it, from a run folder (`open`) or from memory (`live`)."""
 
     run: Run

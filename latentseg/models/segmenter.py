@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from latentseg.config import ModelConfig
 from latentseg.data.features import Features
 from latentseg.errors import UserError
+from latentseg.models.architectures import DecoderHead
 from latentseg.models.encoders import Encoder, build_encoder
 from latentseg.models.folding import folded
 from latentseg.models.upsample import upsample
@@ -281,7 +282,9 @@ class Segmenter(nn.Module):
                 norm.requires_grad_(requires_grad=False)
 
 
-def _build_head(encoder: Encoder, num_outputs: int, config: ModelConfig) -> AsppHead | LightHead:
+def _build_head(encoder: Encoder, num_outputs: int, config: ModelConfig) -> AsppHead | LightHead | DecoderHead:
+    if encoder.network is not None:
+        return DecoderHead(encoder.network, encoder.picks, encoder.strides, num_outputs)
     if config.head == "aspp":
         return AsppHead(encoder.channels[-1], num_outputs, config.aspp_rates)
     return LightHead(encoder, config.head_channels, config.head_stride, num_outputs)
@@ -293,7 +296,7 @@ def _check_head(encoder: Encoder, config: ModelConfig) -> None:
             f"model.head=aspp works on a last map of stride 8, this encoder's has {encoder.strides[-1]}: "
             f"set model.head=light, or take a deeplab_resnet encoder"
         )
-    if config.head == "light" and config.head_stride not in encoder.strides:
+    if encoder.network is None and config.head == "light" and config.head_stride not in encoder.strides:
         raise UserError(
             f"model.head_stride={config.head_stride} is no stride of this encoder, which has "
             f"{', '.join(map(str, sorted(set(encoder.strides))))}: set it to one of them"

@@ -22,7 +22,9 @@ from latentseg.models.resnet import DEEPLAB_LAYERS, StrideAt
 from latentseg.presets.weights import downloaded
 from latentseg.runs.checkpoints import Checkpoints
 
-Family = Literal["deeplab", "lite0", "timm"]
+Family = Literal["deeplab", "lite0", "timm", "smp"]
+SMP = "smp:"
+"""Before the name of a network of segmentation_models_pytorch."""
 Colour = tuple[float, float, float]
 
 
@@ -57,6 +59,7 @@ KINDS: dict[Family, tuple[WeightsKind, ...]] = {
     "deeplab": ("coco", "caffe", "torchvision", "torchvision_coco", "timm", "latentseg", "none"),
     "lite0": ("lite0", "latentseg", "none"),
     "timm": ("timm", "latentseg", "none"),
+    "smp": ("smp", "latentseg", "none"),
 }
 _CLASSIFIERS: dict[WeightsKind, tuple[str, ...]] = {
     "coco": (),
@@ -76,6 +79,8 @@ def family(encoder: str) -> Family:
     """Which builder an encoder's name belongs to."""
     if encoder in DEEPLAB_LAYERS:
         return "deeplab"
+    if encoder.startswith(SMP):
+        return "smp"
     return "lite0" if encoder == "lite0" else "timm"
 
 
@@ -96,10 +101,11 @@ def check_kind(config: ModelConfig) -> None:
             f"model.weights_kind={kind} needs its file: model.weights=FILE, "
             f"or model.weights_kind=none for random weights (`latentseg weights` says where to get them)"
         )
-    if config.weights is not None and kind == "none":
+    if config.weights is not None and kind in ("smp", "none"):
+        others = [name for name in KINDS[group] if name not in ("smp", "none")]
         raise UserError(
-            f"model.weights={config.weights} is not read with model.weights_kind=none: "
-            f"set model.weights_kind={' or '.join(KINDS[group][:-1])}, or model.weights=null"
+            f"model.weights={config.weights} is not read with model.weights_kind={kind}: "
+            f"set model.weights_kind={' or '.join(others)}, or model.weights=null"
         )
 
 
@@ -113,7 +119,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         RunError: It is damaged, or holds more than tensors.
     """
     file = Path(path)
-    if (file / "checkpoints").is_dir():
+    if (file / "checkpoints").is_dir() or (file / "config.yaml").is_file():
         return _of_run(file)
     if not file.is_file():
         raise UserError(
@@ -123,7 +129,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise RunError(f"{path} is damaged or not a safetensors file: {_line(error)}") from error
+            raise RunError(f"{path} is damaged or not a safetensors file: {first_sentence(error)}") from error
     if file.suffix not in (".pth", ".pt"):
         raise UserError(f"{path}: weights are read from .safetensors, .pth or .pt, not from {file.suffix!r}")
     try:
@@ -131,16 +137,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise RunError(
             f"{path} holds more than tensors or is no PyTorch file, and is refused because loading it "
-            f"could run code: {_line(error)}"
+            f"could run code: {first_sentence(error)}"
         ) from error
     except Exception as error:
-        raise RunError(f"{path} is truncated or damaged: {_line(error)}") from error
+        raise RunError(f"{path} is truncated or damaged: {first_sentence(error)}") from error
     return _unwrap(content, path)
 
 
 def _of_run(folder: Path) -> dict[str, Tensor]:
-    """Tensors of the last checkpoint of a run folder."""
-    checkpoints = Checkpoints(folder / "checkpoints")
+    """Tensors of the last checkpoint of a run folder, or of a saved model."""
+    inner = folder / "checkpoints"
+    checkpoints = Checkpoints(inner if inner.is_dir() else folder)
     entry = checkpoints.last()
     if entry is None:
         raise RunError(f"model.weights={folder}: this run has no checkpoint yet; train it first, or name a file")
@@ -161,7 +168,7 @@ def _unwrap(content: Any, path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _line(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     """First sentence of an error: what torch says after it is advice to trust the file."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     return text.split(". ")[0][:200]
@@ -227,10 +234,10 @@ def timm_model(
         if not pretrained:
             raise UserError(
                 f"model.encoder={name}: timm does not build it "
-                f"{'with feature maps' if features_only else ''}: {_line(error)}; take another encoder"
+                f"{'with feature maps' if features_only else ''}: {first_sentence(error)}; take another encoder"
             ) from error
         raise UserError(
-            f"the pretrained weights of {name} cannot be fetched: {_line(error)}; set model.weights=FILE "
+            f"the pretrained weights of {name} cannot be fetched: {first_sentence(error)}; set model.weights=FILE "
             f"with model.weights_kind=timm, or model.weights_kind=none"
         ) from error
     return net

@@ -109,6 +109,14 @@ class Checkpoints:
         new = self._write(step, True, miou, tensors)
         self._tidy([entry for entry in known if entry.kind != "unread" and entry.file != new.file])
 
+    def save_alone(self, file: str, step: int, tensors: dict[str, Tensor]) -> None:
+        """Write weights under a name of their own, without an index: a model that leaves its run.
+
+        Raises:
+            RunError: They cannot be written.
+        """
+        write_atomically(self.folder / file, *_sealed(Entry(file, step), tensors))
+
     def last(self) -> Entry | None:
         """The newest checkpoint, or None."""
         return next(reversed(self._found(best=False)), None)

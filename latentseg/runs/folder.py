@@ -32,6 +32,7 @@ from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import RunError
 from latentseg.presets import dump_config, load_run
 from latentseg.runs.checkpoints import Checkpoints, write_atomically
+from latentseg.runs.place import SAVED
 
 PICTURES = "pictures"
 """Name of the folder of pictures in the run folder."""
@@ -53,8 +54,9 @@ class Run:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """The run's checkpoints."""
-        return Checkpoints(self.folder / "checkpoints")
+        """The run's checkpoints; of a saved model its weights."""
+        saved = (self.folder / SAVED).is_file()
+        return Checkpoints(self.folder if saved else self.folder / "checkpoints")
 
 
 def recorded_precision(folder: Path, config: Config) -> Config:
@@ -100,13 +102,10 @@ def create_run(
     run = Run(folder, config, dataset.classes, np.asarray(dataset.palette, np.uint8))
     make_folder(folder)
     if not (folder / "environment.json").exists():
-        classes = [
-            {"name": name, "color": color.tolist()} for name, color in zip(run.classes, run.palette, strict=True)
-        ]
         write_atomically(folder / "config.yaml", dump_config(config).encode())
         if origin is not None:
             write_atomically(folder / "from.json", json.dumps(origin, indent=1).encode())
-        write_atomically(folder / "classes.json", json.dumps(classes, indent=1).encode())
+        write_atomically(folder / "classes.json", json.dumps(class_list(run), indent=1).encode())
         write_split(split, folder / "split")
         write_atomically(folder / "environment.json", json.dumps(environment(config), indent=1).encode())
         return run
@@ -118,6 +117,11 @@ def create_run(
         if began != "".join(f"{item.id}\n" for item in items).encode():
             raise RunError(f"the data set has changed since {folder} was started: its split differs. Start a new run")
     return run
+
+
+def class_list(run: Run) -> list[dict[str, Any]]:
+    """Names and colours of the classes, for `classes.json`."""
+    return [{"name": name, "color": color.tolist()} for name, color in zip(run.classes, run.palette, strict=True)]
 
 
 def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Run:

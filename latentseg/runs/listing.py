@@ -10,9 +10,10 @@ from latentseg.console import few_scored
 from latentseg.errors import RunError, UserError
 from latentseg.presets import load_run
 from latentseg.runs.metrics import read_metrics
+from latentseg.runs.place import SAVED
 
 DEPTH = 4
-"""Folders within folders that are looked into; a run is not."""
+"""Folders within folders that are looked into; a run is not, and a saved model is none."""
 SIGNS = ("config.yaml", "metrics.jsonl")
 """What makes a folder a run, or what is left of one."""
 
@@ -68,6 +69,8 @@ def list_runs(root: Path) -> tuple[list[Listed], dict[Path, str]]:
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / SAVED).is_file():
+        return
     if any((folder / sign).exists() for sign in SIGNS):
         yield folder
         return

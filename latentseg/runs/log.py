@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, and the same for TensorBoard. A disk that is full ends neither."""
+"""What a run writes while it trains: metrics.jsonl, and the same for TensorBoard and loggers. A full disk ends none."""
 
 import json
 import os
@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from latentseg.config import Config
 from latentseg.console import console
 from latentseg.errors import RunError
 from latentseg.runs.checkpoints import write_atomically
+from latentseg.runs.loggers import Loggers
 from latentseg.runs.metrics import finite_or_none, read_metrics
 
 RECENT = 300
@@ -26,9 +28,14 @@ RECENT = 300
 class Log:
     """metrics.jsonl and TensorBoard, in step."""
 
-    def __init__(self, folder: Path, start: int) -> None:
-        """Open the log of a run that goes on after `start` steps; later lines of a killed process are dropped."""
+    def __init__(self, folder: Path, start: int, config: Config | None = None) -> None:
+        """Open the log of a run that goes on after `start` steps; later lines of a killed process are dropped.
+
+        With `config`, its loggers are opened, too: then leave the log by `with`, which tells them whether it ended.
+        """
         self._folder = folder
+        self._steps = config.steps if config else 0
+        self._loggers = Loggers(folder, config) if config else None
         rows = [row for row in read_metrics(folder) if row["step"] <= start]
         self._begun = "".join(json.dumps(row) + "\n" for row in rows).encode()
         self.recent = deque(rows, maxlen=RECENT)
@@ -63,6 +70,16 @@ class Log:
             except OSError as error:
                 del self._writers[name]
                 self._tell(name, error)
+        if self._loggers:
+            self._loggers.write(step, figures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        done = self.recent[-1]["step"] if self.recent else 0
+        if self._loggers:
+            self._loggers.end(finished=kind is None and done >= self._steps)
 
     def picture(self, step: int, png: bytes, height: int, width: int) -> None:
         """Add a picture to TensorBoard, if that can be written."""

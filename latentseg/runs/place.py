@@ -2,30 +2,46 @@
 
 import os
 import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from latentseg.config import Config, Mark, marked
+from latentseg.config import Config, LoggerName, Mark, marked
 from latentseg.errors import RunError, UserError
 from latentseg.presets import differences, load_config
 
 LOCK = "LOCK"
 """Name of the file in the run folder by which one process at a time trains it."""
+SAVED = "model.safetensors"
+"""Weights of a model that `Model.save_pretrained` has saved; it lies beside config.yaml and classes.json."""
 
 
 def check_arguments(config: Config, run: str | Path | None, resume: bool) -> None:
     """Refuse what can be told to fail without a look at data or folders.
 
     Raises:
-        UserError: There is no run to resume, or the batch cannot be shared equally.
+        UserError: There is no run to resume, a logger is missing, or the batch cannot be shared equally.
     """
     if resume and not run:
         raise UserError("nothing to resume: name the run folder with --run")
+    check_loggers(config.loggers)
     processes = config.devices * config.num_nodes
     if config.batch_size % processes:
         raise UserError(
             f"batch_size={config.batch_size} cannot be divided among {processes} processes (devices={config.devices}, "
             f"num_nodes={config.num_nodes}): take a multiple of {processes}"
         )
+
+
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Refuse loggers whose package is missing.
+
+    Raises:
+        UserError: Names the extra that brings it.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(f"loggers=[{name}] needs the package {name}: pip install 'latentseg[{name}]'")
 
 
 def free_path(path: Path) -> Path:
@@ -46,6 +62,11 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; name a folder for the run with --run")
     used = folder.is_dir() and any(map(_counts, folder.iterdir()))
+    if (folder / SAVED).is_file():
+        raise RunError(
+            f"{folder} is a saved model, which no training goes on with: a new run begins with its weights by "
+            f"latentseg train --from {shlex.quote(str(folder))} --run NEW_FOLDER"
+        )
     if used and not resume:
         raise RunError(f"{folder} is not empty: --resume goes on with its run, --run NAME takes another folder")
     if used:

@@ -145,9 +145,9 @@ def _fit(
     trainer.place()  # only now have the tensors their precision
     _resume(trainer, run)
     trainer.seek(start)
-    log = Log(run.folder, start) if part.rank == 0 else None
+    log = Log(run.folder, start, config) if part.rank == 0 else None
     seconds, images, asked = 0.0, 0, 0
-    with stop.deferred(), track_steps(config.steps, start, log is not None) as show:
+    with stop.deferred(), log or nullcontext(), track_steps(config.steps, start, log is not None) as show:
         if pending:  # stopped before its validation
             asked = _validate(trainer, scored, run, log, stop)
         while trainer.done < config.steps and not asked:

@@ -17,6 +17,10 @@ EXTRAS = {
     "report": ("jinja2", "latentseg report"),
     "video": ("av", "prediction of videos"),
     "export": ("onnxruntime", "latentseg export --format onnx"),
+    "smp": ("segmentation_models_pytorch", "model.encoder=smp:Unet/resnet34"),
+    "hub": ("huggingface_hub", "Model.push_to_hub"),
+    "mlflow": ("mlflow", "loggers=[mlflow]"),
+    "wandb": ("wandb", "loggers=[wandb]"),
 }
 """What `pip install 'latentseg[EXTRA]'` brings: the module, and what needs it."""
 
