@@ -45,7 +45,8 @@ def eager(model: Model, images: NDArray[np.uint8]) -> torch.Tensor:
     height, width = SIZE
     full = model.segmenter.valid_size(*SIZE)
     logits = model.segmenter(functional.pad(tensor, (0, full[1] - width, 0, full[0] - height)), latent=False).semantic
-    return logits[..., :height, :width].softmax(1)
+    probs: torch.Tensor = logits[..., :height, :width].softmax(1)
+    return probs
 
 
 def measure(name: str, folder: Path, rounds: int) -> dict[str, Any]:

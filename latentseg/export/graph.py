@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -47,7 +48,7 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """RGB, uint8, shape (N, H, W, 3), to probabilities of the classes and latent ones, each (N, C, H, W)."""
         height, width = images.shape[1], images.shape[2]
-        least = [torch.sym_max(size, least) for size, least in zip((height, width), self.least, strict=True)]
+        least: list[Any] = [torch.sym_max(size, at) for size, at in zip((height, width), self.least, strict=True)]
         full_height, full_width = self.encoder.valid_size(*least)
         x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         x = functional.pad(x, (0, full_width - width, 0, full_height - height))  # with the mean colour
@@ -57,14 +58,20 @@ class Graph(nn.Module):
             logits = head(maps).contiguous()
             rows = _weights(logits.shape[-2], height, full_height, self.align_corners)
             columns = _weights(logits.shape[-1], width, full_width, self.align_corners)
-            found.append((rows @ (logits @ columns.T)).softmax(1))
+            found.append(_softmax(rows @ (logits @ columns.T)))
         return tuple(found)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the classes of (N, C, H, W), in parts: the one of onnxruntime, which wants them last, takes far longer."""
+    powers = (logits - logits.amax(1, keepdim=True)).exp()
+    return powers * powers.sum(1, keepdim=True).reciprocal()
 
 
 def _weights(few: int, many: int, full: int, align_corners: bool) -> Tensor:
     """As `models.upsample` for the first `many` of `full` values, shape (many, few), by arithmetic alone."""
     place = torch.arange(many, dtype=torch.float64)
-    corners, edges = place * ((few - 1) / (full - 1)), (place + 0.5) * (few / full) - 0.5
+    corners, edges = place * ((few - 1) / max(1, full - 1)), (place + 0.5) * (few / full) - 0.5
     apart = (corners if align_corners else edges).clamp(min=0, max=few - 1)[:, None] - torch.arange(
         few, dtype=torch.float64
     )
@@ -80,10 +87,8 @@ def _plain(encoder: Encoder) -> Encoder:
     for name, conv in list(copied.named_modules()):
         if isinstance(conv, Conv2dSame):
             pads = list[int]()
-            for size, stride, dilation in reversed(
-                list(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True))
-            ):
-                total = max((size - 1) * dilation + 1 - stride, 0)
+            for side, step, dilation in reversed(list(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True))):
+                total = max((side - 1) * dilation + 1 - step, 0)
                 pads += [total // 2, total - total // 2]
             size, stride = conv.kernel_size, conv.stride
             conv_only = nn.Conv2d(conv.in_channels, conv.out_channels, size, stride, 0, conv.dilation, conv.groups)  # type: ignore[arg-type]

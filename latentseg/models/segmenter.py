@@ -154,7 +154,7 @@ class Segmenter(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(encoder.std).view(3, 1, 1))
         self.encoder = encoder
         self._folded: tuple[Encoder, ...] = ()  # a tuple hides it: it is no part of the state dict
-        self.register_load_state_dict_pre_hook(lambda *_: self._unfold())
+        self.register_load_state_dict_pre_hook(lambda *_: self._unfold())  # type: ignore[no-untyped-call]
         _check_head(encoder, config)
         self.semantic_head = _build_head(encoder, num_classes, config)
         self.latent_head = _build_head(encoder, num_latent, config) if num_latent else None

@@ -56,7 +56,7 @@ def test_a_file_that_says_something_else_is_refused() -> None:
     graph = Graph(ours.segmenter, latent=False, pad_to=None).eval()
 
     @torch.no_grad()
-    def run(images: np.ndarray, shift: float = 0.0, swapped: int = 0) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def run(images: np.ndarray, shift: float = 0.0, swapped: int = 0) -> list[np.ndarray]:
         [probs] = graph(torch.from_numpy(images))
         probs = probs + shift
         probs[:, :, 0, :swapped] = probs[:, [1, 2, 0], 0, :swapped]
@@ -76,7 +76,7 @@ def test_a_file_that_says_something_else_is_refused() -> None:
 def test_a_file_in_the_place_of_a_segmenter_sees_the_pixels_and_is_scored() -> None:
     seen = []
 
-    def run(images: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def run(images: np.ndarray) -> list[np.ndarray]:
         seen.append(images)
         return [np.moveaxis(images, -1, 1).astype(np.float32)]
 
