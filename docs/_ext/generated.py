@@ -4,6 +4,7 @@ A page holds a directive, {verbs}, {options} or {presets}; the Markdown of these
 site is built. So nothing is kept that could be out of date.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,9 +111,10 @@ class OutsideLinks(SphinxTransform):
     def apply(self, **_: Any) -> None:
         """Turn such links of a page into downloads, as links to all other files are."""
         for link in list(self.document.findall(addnodes.pending_xref)):
-            if link.get("refdomain") == "doc" and link["reftarget"].startswith("../"):
-                file = addnodes.download_reference("", "", *link.children, reftarget=f"/{link['reftarget']}.md")
-                link.replace_self(file)
+            page = self.env.srcdir / f"{link['reftarget']}.md"
+            if link.get("refdomain") == "doc" and not page.is_relative_to(self.env.srcdir):
+                target = os.path.relpath(page, self.env.srcdir)
+                link.replace_self(addnodes.download_reference("", "", *link.children, reftarget=f"/{target}"))
 
 
 def setup(application: Sphinx) -> dict[str, bool]:
