@@ -97,7 +97,7 @@ def test_every_page_is_in_the_menu() -> None:
 
 def test_every_figure_of_the_script_is_committed_and_shown() -> None:
     drawn = re.findall(r'"(\w+)": \1\b', (DOCS / "figures/draw.py").read_text(encoding="utf-8").split("FIGURES =")[1])
-    shown = (DOCS / "method.md").read_text(encoding="utf-8")
+    shown = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("method.md", "latent_classes.md"))
     assert drawn
     assert [name for name in drawn if f"(figures/{name}.svg)" not in shown] == []
     assert [name for name in drawn if not (DOCS / f"figures/{name}.svg").exists()] == []
@@ -114,7 +114,9 @@ def test_a_figure_has_a_caption(page: str) -> None:
 @pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    assert [cell for cell in cells if cell["cell_type"] == "code" and (cell["outputs"] or cell["execution_count"])] == []
+    assert [
+        cell for cell in cells if cell["cell_type"] == "code" and (cell["outputs"] or cell["execution_count"])
+    ] == []
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,9 @@
-"""The figures of docs/method.md, as SVG: `python docs/figures/draw.py`. What they compute, the package computes."""
+"""The figures of docs/method.md and docs/latent_classes.md, as SVG: `python docs/figures/draw.py`.
 
+What they compute, the package computes.
+"""
+
+import csv
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from latentseg.analysis.heatmap import heat_maps
 from latentseg.losses import conditional_entropy, latent_given_class, semantic_to_latent
 from latentseg.methods.latent_classes import LatentClasses
 
@@ -24,10 +29,12 @@ def box(axis: Axes, x: float, y: float, text: str, color: str = DARK, width: flo
         (x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0.02,rounding_size=0.1", fc="white", ec=color, lw=1.4
     )
     axis.add_patch(shape)
-    axis.text(x, y, text, ha="center", va="center", fontsize=9, color=color)
+    axis.text(x, y, text, ha="center", va="center", fontsize=11, color=color)
 
 
-def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", dashed: bool = False) -> None:
+def arrow(
+    axis: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", dashed: bool = False
+) -> None:
     """An arrow, with a word above its middle."""
     color = ORANGE if dashed else DARK
     style = {"arrowstyle": "-|>", "color": color, "lw": 1.3, "ls": "--" if dashed else "-", "shrinkA": 0, "shrinkB": 0}
@@ -52,17 +59,17 @@ def network() -> Figure:
     box(axis, 2.9, 2.1, "encoder")
     box(axis, 5.0, 3.2, "semantic branch", BLUE)
     box(axis, 5.0, 1.0, "latent branch", ORANGE)
-    box(axis, 7.1, 3.2, "S_c: C classes", BLUE, 1.5)
-    box(axis, 7.1, 1.0, "S_l: L latent classes", ORANGE, 1.65)
+    box(axis, 7.1, 3.2, "map S_c", BLUE, 1.5)
+    box(axis, 7.1, 1.0, "map S_l", ORANGE, 1.5)
     arrow(axis, (1.6, 2.1), (2.03, 2.1))
     arrow(axis, (3.75, 2.2), (4.13, 3.0))
     arrow(axis, (3.75, 2.0), (4.13, 1.2))
     arrow(axis, (5.87, 3.2), (6.33, 3.2))
-    arrow(axis, (5.87, 1.0), (6.26, 1.0))
+    arrow(axis, (5.87, 1.0), (6.33, 1.0))
     arrow(axis, (7.1, 1.32), (7.1, 2.88), dashed=True)
-    axis.text(6.95, 2.1, "L_cons, Eq. 10\nunlabelled images", ha="right", va="center", fontsize=8, color=ORANGE)
-    axis.text(7.1, 3.75, "L_ce, Eq. 4: the truth", ha="center", fontsize=8, color=BLUE)
-    axis.text(7.1, 0.35, "L_latent = H(C|L), Eq. 1: the truth", ha="right", fontsize=8, color=ORANGE)
+    axis.text(6.95, 2.1, "L_cons, Eq. 10\nunlabelled images", ha="right", va="center", fontsize=10, color=ORANGE)
+    axis.text(7.85, 3.75, "L_ce, Eq. 4: learns from the truth", ha="right", fontsize=10, color=BLUE)
+    axis.text(7.85, 0.35, "H(C|L), Eq. 1: learns from the truth", ha="right", fontsize=10, color=ORANGE)
     return figure
 
 
@@ -79,8 +86,15 @@ def entropy() -> Figure:
         axis.imshow(joint, cmap="Blues", vmin=0, vmax=0.4)
         for row, column in np.argwhere(joint.numpy() > 0.005).tolist():
             value = float(joint[row, column])
-            axis.text(column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=8,
-                      color="white" if value > 0.25 else DARK)
+            axis.text(
+                column,
+                row,
+                f"{value:.2f}".removeprefix("0"),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if value > 0.25 else DARK,
+            )
         axis.set_xticks(range(4), [f"l{number}" for number in range(4)], fontsize=8)
         axis.set_yticks(range(4), names, fontsize=8)
         axis.tick_params(length=0)
@@ -118,7 +132,11 @@ def pooling() -> Figure:
     classes.shares.copy_(torch.tensor([0.8, 0.1, 0.1]))
     classes.membership.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0]]))
     pooled = classes.pool(probs, torch.ones(1, *truth.shape, dtype=torch.bool), power=3.0)
-    maps = {"truth": truth, "teacher, pixel by pixel": probs.argmax(1)[0].numpy(), "pooled": pooled.argmax(1)[0].numpy()}
+    maps = {
+        "truth": truth,
+        "teacher, pixel by pixel": probs.argmax(1)[0].numpy(),
+        "pooled": pooled.argmax(1)[0].numpy(),
+    }
     figure = Figure(figsize=(8, 2.4), layout="constrained")
     for axis, (title, labels) in zip(figure.subplots(1, 3), maps.items(), strict=True):
         axis.imshow(COLORS[labels], interpolation="nearest")
@@ -133,7 +151,13 @@ def pooling() -> Figure:
 def animal() -> np.ndarray:
     """A horse of a few boxes, shape (30, 48): 1 where it is."""
     truth = np.zeros((30, 48), np.int64)
-    for top, bottom, left, right in ((10, 19, 12, 36), (19, 28, 13, 16), (19, 28, 31, 34), (4, 14, 33, 39), (4, 8, 37, 44)):
+    for top, bottom, left, right in (
+        (10, 19, 12, 36),
+        (19, 28, 13, 16),
+        (19, 28, 31, 34),
+        (4, 14, 33, 39),
+        (4, 8, 37, 44),
+    ):
         truth[top:bottom, left:right] = 1
     return truth
 
@@ -164,13 +188,33 @@ def teaching() -> Figure:
         arrow(axis, (3.7, y), (4.18, y))
         arrow(axis, (5.6, y), (6.13, y))
     arrow(axis, (4.9, 1.12), (4.9, 2.08))
-    axis.text(4.8, 1.6, "moving\naverage", ha="right", va="center", fontsize=8)
+    axis.text(4.8, 1.6, "moving\naverage", ha="right", va="center", fontsize=10)
     arrow(axis, (6.95, 2.08), (6.95, 1.12), dashed=True)
-    axis.text(6.85, 1.6, "teaches", ha="right", va="center", fontsize=8, color=ORANGE)
+    axis.text(6.85, 1.6, "teaches", ha="right", va="center", fontsize=10, color=ORANGE)
     return figure
 
 
-FIGURES = {"network": network, "entropy": entropy, "mapping": mapping, "teaching": teaching, "pooling": pooling}
+def heat_map() -> Figure:
+    """P(l|c) of the run of docs/latent_classes.md, from the files of its analysis, without the idle columns."""
+    panels = {}
+    for title, name in (("val", "latent_given_class.csv"), ("training: M", "latent_given_class_M.csv")):
+        head, *rows = csv.reader((FOLDER / name).read_text(encoding="utf-8").splitlines())
+        panels[title] = np.array([[float(value) for value in row[1:7]] for row in rows[:19]])
+    names = [row.split(",")[0] for row in (FOLDER / "latent_given_class.csv").read_text(encoding="utf-8").splitlines()]
+    won = panels["val"].argmax(1)
+    places = {int(column): np.flatnonzero(won == column) for column in np.unique(won)}
+    blocks = {column: (int(rows[0]), int(rows[-1])) for column, rows in places.items()}
+    return heat_maps(panels, names[1:20], head[1:7], blocks)
+
+
+FIGURES = {
+    "heat_map": heat_map,
+    "network": network,
+    "entropy": entropy,
+    "mapping": mapping,
+    "teaching": teaching,
+    "pooling": pooling,
+}
 
 
 def main() -> None:
