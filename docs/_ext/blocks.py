@@ -108,8 +108,8 @@ def _run_block(language: str, text: str) -> list[str]:
 def prepare(folder: Path) -> None:
     """Make what the pages take for granted: photos, of which some are labelled, a run, a video."""
     with contextlib.chdir(folder):
-        number = ("data.scenes.train=12", "data.scenes.val=2", "data.scenes.test=1")
-        app(["data", "scenes", "--out", "photos", *number], standalone_mode=False)
+        sizes = ("data.scenes.train=12", "data.scenes.val=2", "data.scenes.test=1")
+        app(["data", "scenes", "--out", "photos", *sizes], standalone_mode=False)
         for mask in sorted(Path("photos/labels/train").iterdir())[6:]:
             mask.unlink()
         images = sorted(Path("photos/images/train").iterdir())[:7]

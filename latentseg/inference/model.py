@@ -286,7 +286,6 @@ class Model:
 
 
 load = Model.open
-"""As `latentseg.load`."""
 
 
 def open_data(run: Run, data: DataConfig | None = None) -> Dataset:
