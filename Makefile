@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Files side by side, a file's tests one after another in one process: its runs are trained once.
 TEST := $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install quickstart test test-fast lint types clean
+.PHONY: install quickstart test test-fast lint types docs docs-check clean
 
 install: .venv/.installed
 
@@ -30,6 +30,14 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# The site, in build/docs: broken links and all other warnings are errors.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+
+# Every command of the pages that can be run with tiny data, in a folder of its own: minutes.
+docs-check: install
+	$(BIN)/python docs/_ext/blocks.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info

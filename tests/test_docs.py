@@ -15,7 +15,14 @@ from latentseg.presets import load_config, option_names, preset_names
 from latentseg.sweeps.files import read_sweep, sweep_names
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("docs/paper.md", "docs/methods.md", "docs/scaling.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = (
+    "docs/paper.md",
+    "docs/methods.md",
+    "docs/scaling.md",
+    "docs/method.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 """Every name in code type in these is checked."""
 PLACES = ("*.md", "docs/**/*.md", "benchmarks/*.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place))

@@ -289,7 +289,6 @@ class Model(Shared):
 
 
 load = Model.open
-"""As `latentseg.load`."""
 
 
 def open_data(run: Run, data: DataConfig | None = None) -> Dataset:

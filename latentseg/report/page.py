@@ -20,7 +20,7 @@ def write_report(paths: list[Path], out: Path) -> Path:
     """Write the report of runs and sweeps. Analyses that are not there yet are made and left in the run folders.
 
     Args:
-        paths: Run folders, roots of sweeps (with sweeps/*.json in them), or single sweeps/NAME.json files.
+        paths: Run folders, roots of sweeps (with a folder sweeps in them), or single sweeps/NAME.json files.
         out: HTML file to write. An older report is replaced, any other file is not.
 
     Returns:
