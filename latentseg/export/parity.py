@@ -57,7 +57,7 @@ def check_parity(model: Model, run: Runs, size: tuple[int, int] | None) -> Parit
             most = float(np.maximum(most, np.abs(one.numpy() - other).max()))  # NaN stays
             same = one.numpy().argmax(1) == other.argmax(1)
             equal, pixels = equal + int(same.sum()), pixels + same.size
-        said |= set(ours.semantic.argmax(1).unique().tolist())
+        said |= set(ours.semantic.argmax(1).flatten().tolist())
         least = min(least, float(ours.semantic.amax(1).min()))
         sizes.append(f"{shape[0]}x{shape[1]}")
     found = Parity(most, equal / pixels, sizes, varied=len(said) > 1 or least < SURE)

@@ -107,7 +107,7 @@ def test_a_proof_that_shows_nothing_is_known(bias: float, varied: bool) -> None:
     graph = Graph(ours.segmenter, latent=False, pad_to=None).eval()
 
     @torch.no_grad()
-    def run(images: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def run(images: np.ndarray) -> list[np.ndarray]:
         return [probs.numpy() for probs in graph(torch.from_numpy(images))]
 
     found = check_parity(ours, run, None)
