@@ -13,6 +13,8 @@ from latentseg.inference.model import Model
 
 MOST, EQUAL = 1e-4, 0.9999
 """Largest difference of a probability, and least share of pixels with the same class."""
+SURE = 1 - 1e-3
+"""A model whose largest probability is nowhere below this, and of one class, shows nothing of itself."""
 SIZES = ((1, 1.0, 1.0), (2, 0.7, 1.1), (1, 1.3, 0.6), (1, 0.5, 0.9), (3, 0.8, 0.45))
 """Numbers of images, and their heights and widths in terms of the views of the training."""
 
@@ -27,6 +29,8 @@ class Parity:
     """Share of pixels with the same class."""
     sizes: list[str]
     """Height x width."""
+    varied: bool
+    """Whether the model was unsure anywhere, or said several classes: else files that are wrong could pass, too."""
 
 
 def check_parity(model: Model, run: Runs, size: tuple[int, int] | None) -> Parity:
@@ -42,6 +46,7 @@ def check_parity(model: Model, run: Runs, size: tuple[int, int] | None) -> Parit
     """
     model = whole(model)
     most, equal, pixels, sizes = 0.0, 0, 0, []
+    said, least = set[int](), 1.0
     height, width = model.run.config.augment.crop
     for seed, (number, tall, wide) in enumerate(SIZES):
         shape = size or (max(LEAST, round(height * tall) + seed), max(LEAST, round(width * wide) + 2 * seed))
@@ -52,8 +57,10 @@ def check_parity(model: Model, run: Runs, size: tuple[int, int] | None) -> Parit
             most = float(np.maximum(most, np.abs(one.numpy() - other).max()))  # NaN stays
             same = one.numpy().argmax(1) == other.argmax(1)
             equal, pixels = equal + int(same.sum()), pixels + same.size
+        said |= set(ours.semantic.argmax(1).flatten().tolist())
+        least = min(least, float(ours.semantic.amax(1).min()))
         sizes.append(f"{shape[0]}x{shape[1]}")
-    found = Parity(most, equal / pixels, sizes)
+    found = Parity(most, equal / pixels, sizes, varied=len(said) > 1 or least < SURE)
     if not (found.difference <= MOST and found.equal >= EQUAL):
         raise UserError(
             f"the export says something else than the model: probabilities differ by up to {most:.2g} (allowed: "

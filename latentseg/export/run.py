@@ -43,6 +43,8 @@ class Export:
             (f"float32: probabilities within {parity.difference:.1e} of the model's, {100 * parity.equal:.3f} % of the "
             f"pixels of the same class, on images of {', '.join(parity.sizes)}"),
         ]  # fmt: skip
+        if not parity.varied:
+            lines.append("note: the model is sure of one class everywhere on these images: this proves little")
         return "\n".join([*lines, *([self.loss.text()] if self.loss else [])])
 
 

@@ -1,17 +1,21 @@
 """The graph says what the model says, before anything traces it."""
 
+import copy
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from live import live
+from torch import nn
 
 from latentseg.config import InferenceConfig
 from latentseg.errors import UserError
 from latentseg.export.graph import Graph
 from latentseg.export.int8 import OfFile, spread
 from latentseg.export.parity import check_parity, picture
+from latentseg.export.run import Export
 from latentseg.inference.model import Model
 from latentseg.models.segmenter import Segmenter, build_segmenter
 from latentseg.presets import load_config
@@ -90,3 +94,23 @@ def test_images_for_the_ranges_lie_at_equal_distances() -> None:
     items = list(range(10))
     assert spread(items, 4) == [0, 2, 5, 7]  # type: ignore[arg-type, comparison-overlap]
     assert spread(items, 20) == items  # type: ignore[arg-type, comparison-overlap]
+
+
+@pytest.mark.parametrize(("bias", "varied"), [(0.0, True), (100.0, False)])
+def test_a_proof_that_shows_nothing_is_known(bias: float, varied: bool) -> None:
+    """A model that is sure of one class says the same as any file that is sure of it."""
+    ours = live(copy.deepcopy(segmenter("test_vit")), None, *options("test_vit"))
+    classify = ours.segmenter.get_submodule("semantic_head.classify")
+    assert isinstance(classify, nn.Conv2d)
+    assert classify.bias is not None
+    classify.bias.data[1] += bias
+    graph = Graph(ours.segmenter, latent=False, pad_to=None).eval()
+
+    @torch.no_grad()
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [probs.numpy() for probs in graph(torch.from_numpy(images))]
+
+    found = check_parity(ours, run, None)
+    assert found.varied is varied
+    told = Export(Path(__file__), {"size": "any", "resize": "1"}, found, None).text()
+    assert ("this proves little" in told) is not varied
