@@ -24,8 +24,8 @@ from latentseg.inference.pictures import index_png, left_unpainted, overlay
 from latentseg.methods.table import METHODS
 from latentseg.models.segmenter import Output
 
-MOST_PIXELS = 2**25
-"""Of a photograph: 33 million, some 0.4 GB while it is read."""
+MOST_PIXELS = 32_000_000
+"""Of a photograph: some 0.4 GB while it is read."""
 SHOWN_PIXELS = 2**21
 """Of the network's image and of the maps, so that no photograph takes much memory or time; one of 1920x1080 fits."""
 THUMBNAIL = 320
@@ -87,7 +87,7 @@ def read_photo(path: Path, bits: int) -> NDArray[np.uint8]:
     with opened(path) as image:
         width, height = image.size
     if width * height > MOST_PIXELS:
-        cause = f"has {width} x {height} pixels, and this page takes {MOST_PIXELS / 1e6:.1f} million"
+        cause = f"has {width} x {height} pixels, and this page takes {MOST_PIXELS // 10**6} million"
         raise DataError(cause, "scale it down, or predict it with `latentseg predict`", path)
     return read_rgb(path, bits)
 
@@ -108,7 +108,7 @@ def _about(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> dict[str, Any
     Image.fromarray(shown).save(buffer, "JPEG", quality=90)
     smaller = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, shown and predicted at {width} x {height}; "
     note = f"{smaller}`latentseg predict` takes it whole." if shown.shape != pixels.shape else ""
-    return {"width": width, "height": height, "photo": _uri("jpeg", buffer.getvalue()), "note": note}
+    return {"width": width, "height": height, "photo": data_uri("jpeg", buffer.getvalue()), "note": note}
 
 
 def _run(
@@ -121,7 +121,12 @@ def _run(
     if probs.latent is not None:
         latent = _layer(meanings, distinct_palette(len(meanings)), *_best(probs.latent))
     classes = _layer(model.classes, model.run.palette, ids, sure)
-    return {"name": name, "classes": classes, "latent": latent, "mask": _uri("png", index_png(ids, model.run.palette))}
+    return {
+        "name": name,
+        "classes": classes,
+        "latent": latent,
+        "mask": data_uri("png", index_png(ids, model.run.palette)),
+    }
 
 
 def _best(maps: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -140,5 +145,6 @@ def _packed(values: NDArray[np.uint8]) -> str:
     return base64.b64encode(zlib.compress(values.tobytes(), 1)).decode()
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """The content of an image file (jpeg, png) as an address that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latentseg.analysis.files import PICTURE, analysis_folder, read_analysis
 from latentseg.analysis.findings import Analysis
-from latentseg.demo.answer import MOST_PIXELS, answer, latent_names, thumbnail
+from latentseg.demo.answer import MOST_PIXELS, answer, data_uri, latent_names, thumbnail
 from latentseg.errors import UserError
 from latentseg.inference.model import Model
 
@@ -26,7 +26,10 @@ UNREADABLE = np.full((120, 160, 3), 128, np.uint8)
 CSS = """
 footer { display: none !important; }
 .gradio-container { max-width: 1280px !important; }
-#heat-map img { background: white; object-fit: contain; }
+#gallery .grid-container { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)) !important; }
+.heat-map { overflow-x: auto; }
+.heat-map img { width: 100%; min-width: 760px; background: white; border-radius: 8px; }
+#viewer, #viewer > * { padding: 0 !important; }
 @media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
 """
 
@@ -54,7 +57,7 @@ def build(content: Content) -> gr.Blocks:
     name, model = next(iter(content.models.items()))
     answered = _answered(content)
     with gr.Blocks(title=f"latentseg: {name}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# {escape(_title(content))}\n{len(model.classes)} classes, step {model.step}.")
+        gr.Markdown(_heading(content))
         with gr.Tabs() as tabs:
             with gr.Tab("Photo", id="photo"):
                 viewer = _photo(content, answered)
@@ -68,8 +71,12 @@ def build(content: Content) -> gr.Blocks:
     return page
 
 
-def _title(content: Content) -> str:
-    return " beside ".join(content.models)
+def _heading(content: Content) -> str:
+    """Names of the runs, their methods and steps."""
+    named = {escape(name): model for name, model in content.models.items()}
+    methods = [f"{name}: {model.run.config.method.name}, step {model.step}" for name, model in named.items()]
+    classes = len(next(iter(named.values())).classes)
+    return f"# {' beside '.join(named)}\n{'; '.join(methods)}. {classes} classes."
 
 
 def _answered(content: Content) -> Callable[[Path | None], str]:
@@ -92,11 +99,11 @@ def _photo(content: Content, answered: Callable[[Path | None], str]) -> gr.HTML:
                 sources=["upload", "webcam", "clipboard"],
             )  # fmt: skip
             gr.Examples([[str(path)] for path in content.examples], photo, label="Examples", cache_examples=False)
-            gr.Markdown(f"Files of at most {MOST_PIXELS / 1e6:.0f} million pixels. Nothing leaves this machine.")
+            gr.Markdown(f"Files of at most {MOST_PIXELS // 10**6} million pixels. Nothing leaves this machine.")
         with gr.Column(scale=2, min_width=300):
             viewer = gr.HTML(
                 html_template=_text("viewer.html"), css_template=_text("viewer.css"), js_on_load=_text("viewer.js"),
-                apply_default_css=False,
+                apply_default_css=False, elem_id="viewer",
             )  # fmt: skip
     # Gradio's own reading of the file would end in an error that explains nothing; where it lies is checked before.
     photo.change(segment, photo, viewer, preprocess=False, concurrency_id="model", api_name="segment")
@@ -124,7 +131,7 @@ def _folder(
     gr.Markdown(f"{len(content.images)} images. Choose one to see it with all its maps.")
     number = gr.Slider(1, max(2, pages), value=1, step=1, label="Page", visible=pages > 1)
     gallery = gr.Gallery(
-        label="Classes over the images", format="jpeg", columns=4, height="auto", allow_preview=False,
+        label="Classes over the images", show_label=False, format="jpeg", columns=4, height="auto", allow_preview=False,
         interactive=False, buttons=[], elem_id="gallery",
     )  # fmt: skip
     for event in (tab.select, number.release):
@@ -145,15 +152,19 @@ def _latent(model: Model, checkpoint: str) -> None:
     if found is None:
         best = " --checkpoint best" if checkpoint == "best" else ""
         command = f"latentseg analyse {model.run.folder}{best}"
-        gr.Markdown(f"What the latent classes mean is not known yet. Run this, then start the page again:\n\n`{command}`")
+        gr.Markdown(
+            f"What the latent classes mean is not known yet. Run this, then start the page again:\n\n`{command}`"
+        )
         return
     gr.Markdown(f"## Super-categories\n{_listed(found.groups())}\n\n## Findings\n{_listed(found.facts())}")
-    if (folder / PICTURE).is_file():
-        gr.Image(
-            str(folder / PICTURE), label="P(l|c): how much of each class (row) lies in each latent class (column)",
-            interactive=False, buttons=["fullscreen"], elem_id="heat-map", alt_text="; ".join(found.groups()),
-            format="png",
-        )  # fmt: skip
+    picture = folder / PICTURE
+    if picture.is_file():
+        words = escape("; ".join(found.groups()))
+        gr.Markdown("## P(l|c)\nHow much of each class (row) lies in each latent class (column).")
+        gr.HTML(
+            f'<div class="heat-map" tabindex="0" role="region" aria-label="Heat map of P(l|c)">'
+            f'<img alt="{words}" src="{data_uri("png", picture.read_bytes())}"></div>'
+        )
 
 
 def _listed(lines: Sequence[str]) -> str:

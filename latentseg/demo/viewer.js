@@ -218,7 +218,8 @@ const show = async () => {
   const two = shown.runs.length > 1;
   part("message").hidden = true;
   part("body").hidden = false;
-  part("sides").hidden = part("divider").hidden = !two;
+  part("sides").hidden = part("divide").hidden = !two;
+  part("frame").style.maxWidth = `calc(75vh * ${shown.width / shown.height})`;
   part("left").textContent = two ? `◀ ${shown.runs[0].name}` : "";
   part("right").textContent = two ? `${shown.runs[1].name} ▶` : "";
   part("note").textContent = shown.note;

@@ -13,7 +13,11 @@ from latentseg import __version__
 from latentseg.presets.weights import KNOWN
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "pydantic", "tensorboard")
-EXTRAS = {"report": ("jinja2", "latentseg report"), "video": ("av", "prediction of videos"), "demo": ("gradio", "latentseg demo")}
+EXTRAS = {
+    "report": ("jinja2", "latentseg report"),
+    "video": ("av", "prediction of videos"),
+    "demo": ("gradio", "latentseg demo"),
+}
 """What `pip install 'latentseg[EXTRA]'` brings: the module, and what needs it."""
 
 
