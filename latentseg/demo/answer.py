@@ -57,7 +57,7 @@ def answer(models: Mapping[str, Model], meanings: Mapping[str, Sequence[str]], p
         found = [_run(name, model, meanings[name], pixels, shown) for name, model in models.items()]
         return json.dumps(_about(pixels, shown) | {"runs": found})
     except DataError as error:
-        return json.dumps({"error": f"This file cannot be shown: it {error.cause}. What helps: {error.remedy}."})
+        return json.dumps({"error": f"This file cannot be shown: {error.cause}. What helps: {error.remedy}."})
     except UserError as error:
         return json.dumps({"error": str(error)})
     except (MemoryError, RuntimeError, OSError) as error:

@@ -137,10 +137,13 @@ def test_files_that_cannot_be_shown_are_explained(tab: Page, tmp_path: Path) -> 
     Image.new("1", (8000, 4001)).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "half.png").write_bytes(sound.getvalue()[: len(sound.getvalue()) // 2])
+    (tmp_path / "heavy.png").write_bytes(bytes(2**20 + 1))
+    give(tab, tmp_path / "heavy.png")
+    expect(tab.locator(".toast-body")).to_contain_text("maximum allowed size")
     for name, words in {
-        "text.png": "it has no readable image content",
-        "large.png": "it has 8000 x 4001 pixels, and this page takes 32 million",
-        "half.png": "it has no readable image content",
+        "text.png": "has no readable image content",
+        "large.png": "has 8000 x 4001 pixels, and this page takes 32 million",
+        "half.png": "has no readable image content",
     }.items():
         give(tab, tmp_path / name)
         expect(message).to_contain_text(words, timeout=30_000)
