@@ -56,7 +56,8 @@ def build(content: Content) -> gr.Blocks:
     """
     name, model = next(iter(content.models.items()))
     answered = _answered(content)
-    with gr.Blocks(title=f"latentseg: {name}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    page = gr.Blocks(title=f"latentseg: {name}", analytics_enabled=False, delete_cache=(600, 3600))
+    with page:
         gr.Markdown(_heading(content))
         with gr.Tabs() as tabs:
             with gr.Tab("Photo", id="photo"):

@@ -17,6 +17,7 @@ from latentseg.demo.gate import Gate
 from latentseg.demo.page import CSS, Content, build
 from latentseg.errors import UserError
 from latentseg.inference.model import Model
+from latentseg.signals import heeded
 
 UPLOAD = 32 * 2**20
 """Bytes of an upload."""
@@ -92,8 +93,8 @@ def served(
 
 
 def serve(models: Mapping[str, Model], checkpoint: str, images: Path | None, port: int | None) -> None:
-    """Serve the page until Ctrl-C; arguments as for `served`."""
-    with served(models, checkpoint, images, port) as address:
+    """Serve the page until Ctrl-C, or until it is told to end; arguments as for `served`."""
+    with heeded(), served(models, checkpoint, images, port) as address:
         console.print(f"{address} (this machine only; Ctrl-C ends it)", markup=False, highlight=False)
         try:
             threading.Event().wait()

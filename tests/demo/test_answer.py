@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,5 @@ def test_examples_are_of_the_run_or_drawn(model: Model, tmp_path: Path, monkeypa
     assert [path.name for path in found] == ["example-1.png", "example-2.png"]  # 2 of the 4 images have labels
     assert Image.open(found[0]).size == (48, 32)  # as they are stored, not as the network sees them
     gone = model.run.config.data.model_copy(update={"kind": "folder", "root": str(tmp_path / "gone")})
-    run = model.run.__class__(
-        model.run.folder, model.run.config.model_copy(update={"data": gone}), model.classes, model.run.palette
-    )
+    run = replace(model.run, config=model.run.config.model_copy(update={"data": gone}))
     assert [Image.open(path).size for path in write_examples(run, tmp_path)] == [(640, 480), (640, 480)]

@@ -2,8 +2,13 @@
 
 import json
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,10 +20,10 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from served import Served
 
-from latentseg.demo import page as page_module
-from latentseg.demo import serve
+from latentseg.demo.answer import answer
 from latentseg.demo.serve import open_models, served
 from latentseg.errors import UserError
+from latentseg.inference.model import Model
 
 pytestmark = pytest.mark.slow
 
@@ -113,17 +118,17 @@ def test_a_large_upload_is_refused(page: Served) -> None:
 
 
 def test_forty_at_once_are_answered_one_by_one(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, busy, most = page_module.answer, threading.Semaphore(0), []
+    busy, most = threading.Semaphore(0), []
 
     def counted(*args: Any) -> str:
         busy.release()
         most.append(busy._value)
         try:
-            return plain(*args)
+            return answer(*args)
         finally:
             busy.acquire()
 
-    monkeypatch.setattr(page_module, "answer", counted)
+    monkeypatch.setattr("latentseg.demo.page.answer", counted)
     client = Client(page.address, verbose=False, httpx_kwargs={"timeout": 100})
     file = handle_file(page.folder / "images" / "0.png")
     jobs = [client.submit(file, api_name="/segment") for _ in range(40)]
@@ -153,9 +158,9 @@ def test_runs_that_cannot_stand_beside_each_other(page: Served, monkeypatch: pyt
     with pytest.raises(UserError, match="is the run itself"):
         open_models(ours, ours)
     other = page.models["plain"]
-    fewer = {"run": other.run.__class__(other.run.folder, other.run.config, ("a",), other.run.palette)}
-    models = [page.models["ours"], other.__class__(fewer["run"], other.segmenter)]
-    monkeypatch.setattr(serve.Model, "open", lambda *_: models.pop(0))
+    fewer = replace(other, run=replace(other.run, classes=("a",)))
+    models = [page.models["ours"], fewer]
+    monkeypatch.setattr(Model, "open", lambda *_: models.pop(0))
     with pytest.raises(UserError, match=r"knows the classes a, and .* road, .*compare runs of the same classes"):
         open_models(ours, page.folder / "plain")
 
@@ -175,3 +180,16 @@ def test_what_it_keeps_goes_with_it(page: Served) -> None:
         assert fetched(again, "")[0] == 200
     assert not own.exists()
     assert os.environ["GRADIO_TEMP_DIR"] == before
+
+
+def test_the_command_ends_and_leaves_nothing(page: Served, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "latentseg", "demo", str(page.folder / "ours"), "--set", "threads=1"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert re.fullmatch(r"http://127.0.0.1:\d+/ \(this machine only; Ctrl-C ends it\)\n", line)
+        assert len(list(tmp_path.glob("latentseg-demo-*"))) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("latentseg-demo-*")) == []
