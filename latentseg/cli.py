@@ -15,8 +15,9 @@ from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
 from latentseg.verbs.annotate import prelabel
-from latentseg.verbs.common import Overrides, Source, can_begin, console, looked_at, show
+from latentseg.verbs.common import Checkpoint, Overrides, RunFolder, Source, can_begin, console, looked_at, show
 from latentseg.verbs.data import data_app
+from latentseg.verbs.demo import demo
 from latentseg.verbs.export import export
 from latentseg.verbs.folders import in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
@@ -25,9 +26,6 @@ from latentseg.verbs.suggest import suggest
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.command()(init)
-
-RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
-Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -298,7 +296,7 @@ def quickstart(
     run_quickstart(out, overrides or [])
 
 
-for _verb in (export, prelabel, runs, weights, doctor, suggest):
+for _verb in (demo, export, prelabel, runs, weights, doctor, suggest):
     app.command()(_verb)
 
 

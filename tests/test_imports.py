@@ -24,7 +24,7 @@ FLOORS = (
     ("inference",),
     ("analysis", "annotate", "export"),
     ("suggest", "training"),
-    ("report", "sweeps"),
+    ("report", "sweeps", "demo"),
     ("quickstart",),
     ("verbs",),
     ("cli",),

@@ -23,6 +23,8 @@ Source = Annotated[
     str,
     typer.Argument(help="A preset (see `latentseg presets`), a YAML file, or a run folder.", metavar="PRESET_OR_YAML"),
 ]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder that `train` made.", metavar="RUN")]
+Checkpoint = Annotated[str, typer.Option(help="last, or best on the validation images.")]
 
 
 def show(table: RenderableType) -> None:

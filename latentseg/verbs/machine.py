@@ -21,6 +21,7 @@ EXTRAS = {
     "hub": ("huggingface_hub", "Model.push_to_hub"),
     "mlflow": ("mlflow", "loggers=[mlflow]"),
     "wandb": ("wandb", "loggers=[wandb]"),
+    "demo": ("gradio", "latentseg demo"),
 }
 """What `pip install 'latentseg[EXTRA]'` brings: the module, and what needs it."""
 
