@@ -146,7 +146,7 @@ def test_a_teacher_that_says_something_else_is_a_signal(root: Path, tmp_path: Pa
     entry = model.run.checkpoints.last()
     assert entry is not None
     load_module("segmenter", looker.teacher.segmenter, model.run.checkpoints.read(entry))
-    assert looker.figures(photo(32, 48))[0]["teacher"] == 0
+    assert looker.figures(photo(32, 48))[0]["teacher"] == pytest.approx(0, abs=1e-6)  # one of the two is folded
     for parameter in looker.teacher.segmenter.semantic_head.parameters():
         parameter.data.mul_(-50)
     assert looker.figures(photo(32, 48))[0]["teacher"] > 0.01
