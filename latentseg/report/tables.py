@@ -1,6 +1,7 @@
 """Tables of the report: scores beside the paper's, line by line with every seed, and what surrounds them."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -178,17 +179,24 @@ def class_table(groups: dict[str, list[Record]], classes: list[str], split: str,
 
 
 def run_table(named: dict[str, Record], splits: list[str]) -> Table:
-    """Options and scores of single runs; a score of another step than the last checkpoint's says so."""
+    """Scores and options of single runs, the best one first; a score of another step than the last one's says so.
+
+    Scores stand beside the name, where a phone shows them.
+    """
     keys = {"method.name": "method", "data.labeled": "labelled", "seed": "seed", "steps": "steps"}
+
+    def rank(run: Record) -> list[float]:
+        return [-math.inf if (score := run.miou(split)) is None else score for split in splits]
+
     rows = []
-    for name, run in named.items():
-        row = [Entry(name), *(Entry(str(run.options.get(key, DASH))) for key in keys)]
+    for name, run in sorted(named.items(), key=lambda each: rank(each[1]), reverse=True):
+        row = [Entry(name)]
         for split in splits:
             score, step = run.miou(split), run.scores.get(split, {}).get("step")
             notes = [f"step {step}"] * (step != run.step) + run.few_classes(split)
             row.append(Entry(DASH, kind="missing") if score is None else Entry(f"{score:.2f}", ", ".join(notes)))
-        rows.append(row)
-    return Table("Scores", ["run", *keys.values(), *(f"{split}: mIoU in %" for split in splits)], rows)
+        rows.append([*row, *(Entry(str(run.options.get(key, DASH))) for key in keys)])
+    return Table("Scores", ["run", *(f"{split}: mIoU in %" for split in splits), *keys.values()], rows)
 
 
 def difference_table(groups: dict[str, list[Record]]) -> Table | None:

@@ -6,9 +6,18 @@ from typing import Any
 import pytest
 
 from latentseg.console import duration
-from latentseg.report.collect import SweepRecord, read_inputs
+from latentseg.report.collect import Record, SweepRecord, read_inputs
 from latentseg.report.page import write_report
-from latentseg.report.tables import Table, cost_table, difference_table, line_table, paper_form, unfinished
+from latentseg.report.tables import (
+    DASH,
+    Table,
+    cost_table,
+    difference_table,
+    line_table,
+    paper_form,
+    run_table,
+    unfinished,
+)
 
 Make = Callable[..., Path]
 
@@ -148,3 +157,19 @@ def test_scores_over_fewer_classes_say_so(make_sweep: Make) -> None:
     table = line_table(read(root), "val")
     assert column(table, "mIoU in %") == [("41.00 ± 1.41", "2 of 3 classes")]
     assert column(table, "seed: mIoU in %") == [("0: 40.00 over 2 of 3 classes; 1: 42.00", "")]
+
+
+def test_single_runs_are_ranked_with_their_scores_beside_the_name() -> None:
+    options = {"method.name": "latent", "data.labeled": 12, "seed": 0, "steps": 9}
+    scored = {
+        name: Record(Path(name), name, options=options, scores={"val": {"miou": miou, "step": 9}}, step=9)
+        for name, miou in (("poor", 0.25), ("best", 0.5), ("fair", 0.4))
+    }
+    table = run_table({"bare": Record(Path("bare"), "bare"), **scored}, ["val"])
+    assert table.header == ["run", "val: mIoU in %", "method", "labelled", "seed", "steps"]
+    assert [[entry.text for entry in row][:3] for row in table.rows] == [
+        ["best", "50.00", "latent"],
+        ["fair", "40.00", "latent"],
+        ["poor", "25.00", "latent"],
+        ["bare", DASH, DASH],
+    ]
