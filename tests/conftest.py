@@ -29,10 +29,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> Iterator[None]:
-    """A shell starts what it puts in the background deaf to Ctrl-C; some tests send it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell makes what it puts in the background deaf to Ctrl-C, nohup to SIGHUP; some tests send them."""
+    hearing = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in hearing.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def write_pair(image: Path, mask: Path | None, seed: int, size: tuple[int, int], classes: int) -> None:
