@@ -16,6 +16,8 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow
 EXTRAS = {
     "report": ("jinja2", "latentseg report"),
     "video": ("av", "prediction of videos"),
+    "coco": ("pycocotools", "COCO annotations, prelabel --format coco"),
+    "geo": ("rasterio", "the georeference of GeoTIFF"),
     "export": ("onnxruntime", "latentseg export --format onnx"),
     "smp": ("segmentation_models_pytorch", "model.encoder=smp:Unet/resnet34"),
     "hub": ("huggingface_hub", "Model.push_to_hub"),
