@@ -97,6 +97,8 @@ class MethodConfig(Section):
     """The teacher keeps this much of itself per step; 0: it is the student itself."""
     pool_power: Weight = 3.0
     """How strongly an image's own shares decide between the classes of a latent class; 0: not at all."""
+    neighbour_power: Weight = 0.0
+    """How strongly the images that look alike decide between the classes of a latent class; 0: nobody asks them."""
     balance: Share = 1.0
     """Pixels of rare latent classes count more: by the share of the latent class to the power of minus this."""
     grid: Literal["pixels", "heads"] = "pixels"

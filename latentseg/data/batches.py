@@ -50,6 +50,8 @@ class Batch:
         strong: Strong views of `unlabeled`, pixel for pixel, each as `images`; as many as the method wants, none
             where `unlabeled` is Features.
         seed: Of what is random within the step, a function of the run's seed and the step.
+        neighbours: How much of each class the images show that look like each unlabelled one, relative to the average
+            image, shape (N, C); None if nobody looked.
     """
 
     images: Tensor | Features
@@ -59,6 +61,7 @@ class Batch:
     real: Tensor | None = None
     strong: tuple[Tensor, ...] = ()
     seed: int = 0
+    neighbours: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -82,6 +85,7 @@ class Batch:
             None if self.real is None else change(self.real),
             tuple(change(images) for images in self.strong),
             self.seed,
+            None if self.neighbours is None else change(self.neighbours),
         )
 
     def __len__(self) -> int:
@@ -191,9 +195,10 @@ class StepDataset(TorchDataset[Batch]):
         unlabeled: bool = True,
         stores: Stores | None = None,
         part: Part = WHOLE,
+        neighbours: Tensor | None = None,
     ) -> None:
         self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
-        self.part, self.row = part, METHODS[config.method.name]
+        self.part, self.row, self.neighbours = part, METHODS[config.method.name], neighbours
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
         balance = config.data.balance
@@ -213,7 +218,13 @@ class StepDataset(TorchDataset[Batch]):
         if not self.uses_unlabeled:
             return Batch(labeled.images, labeled.targets, real=real, seed=seed)
         unlabeled = self._stream(UNLABELED, self.split.unlabeled, step)
-        return Batch(labeled.images, labeled.targets, unlabeled.images, unlabeled.valid, real, unlabeled.strong, seed)
+        near = None
+        if self.neighbours is not None:
+            drawn = places(self.config, UNLABELED, self.split.unlabeled, step, self.part)
+            near = self.neighbours[[place.number for place in drawn]]
+        return Batch(
+            labeled.images, labeled.targets, unlabeled.images, unlabeled.valid, real, unlabeled.strong, seed, near
+        )
 
     def _stream(self, stream: int, items: list[Item], step: int) -> Shown:
         times = None if stream == UNLABELED else self._times
@@ -278,6 +289,7 @@ def batches(
     unlabeled: bool = True,
     stores: Stores | None = None,
     part: Part = WHOLE,
+    neighbours: Tensor | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """Step and batch, from step `start` to the last.
 
@@ -290,9 +302,10 @@ def batches(
         unlabeled: Whether the method uses unlabelled images.
         stores: Features of the images; the encoder runs in training if None.
         part: What this process takes of each batch.
+        neighbours: What `Batch.neighbours` has of each unlabelled image, shape (images, C).
     """
     steps = range(start, config.steps)
-    by_step = StepDataset(dataset, split, config, mean, unlabeled, stores, part)
+    by_step = StepDataset(dataset, split, config, mean, unlabeled, stores, part, neighbours)
     dataset_of_steps: TorchDataset[Any] = _Told(by_step) if config.workers else by_step
     loader = DataLoader(
         dataset_of_steps,

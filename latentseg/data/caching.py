@@ -67,7 +67,7 @@ def stored_features(config: Config, segmenter: "Segmenter", split: Split, unlabe
     """What `cached_features` would give if it had nothing to compute, else None. Nothing is written."""
     stores = []
     for views, items in _needs(config, split, unlabeled):
-        folder = cache_root(config) / _key(config, segmenter, _images(split), views)
+        folder = cache_root(config) / store_key(config, segmenter, images_of(split), views)
         store = FeatureStore(folder) if (folder / "index.json").exists() else None
         if store is None or not all(store.holds(item.id) for item in items):
             return None
@@ -85,7 +85,7 @@ def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, lis
     return [(labeled_views, split.labeled), (views, needed)]
 
 
-def _images(split: Split) -> list[Item]:
+def images_of(split: Split) -> list[Item]:
     return sorted({item.id: item for item in [*split.labeled, *split.unlabeled]}.values(), key=lambda item: item.id)
 
 
@@ -93,14 +93,10 @@ def _filled(
     config: Config, segmenter: "Segmenter", dataset: Dataset, split: Split, views: int, needed: list[Item]
 ) -> FeatureStore:
     """The store for a number of views of all images, with the needed ones in it."""
-    images = _images(split)
+    images = images_of(split)
     shapes = _shapes(segmenter, config.augment.crop)
-    root = cache_root(config)
-    folder = root / _key(config, segmenter, images, views)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write features to {root}: {error.strerror}; set cache_folder=FOLDER") from error
+    root = make_root(config)
+    folder = root / store_key(config, segmenter, images, views)
     with hold(root / f"{folder.name}.lock", f"features in {folder}", wait=True):
         if not (folder / "index.json").exists():
             create_store(folder, [item.id for item in images], views, config.augment.crop, shapes)
@@ -116,6 +112,20 @@ def _filled(
 def cache_root(config: Config) -> Path:
     """Where features are kept: `cache_folder`, or the user's cache folder."""
     return Path(config.cache_folder).expanduser() if config.cache_folder else cache_home() / "features"
+
+
+def make_root(config: Config) -> Path:
+    """The same folder, made if it is missing.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    root = cache_root(config)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write features to {root}: {error.strerror}; set cache_folder=FOLDER") from error
+    return root
 
 
 def _announce(folder: Path, images: int, views: int, size: int) -> None:
@@ -172,7 +182,7 @@ def _shapes(segmenter: "Segmenter", crop: tuple[int, int]) -> list[tuple[int, in
     return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
 
 
-def _key(config: Config, segmenter: "Segmenter", images: list[Item], views: int) -> str:
+def store_key(config: Config, segmenter: "Segmenter", images: list[Item], views: int) -> str:
     """Name of the store: a hash over everything that its content depends on."""
     digest = hashlib.sha256()
     for name, value in segmenter.state_dict().items():

@@ -123,7 +123,7 @@ class LatentClasses(nn.Module):
         return balanced
 
     @torch.no_grad()
-    def pool(self, probs: Tensor, valid: Tensor, power: float) -> Tensor:
+    def pool(self, probs: Tensor, valid: Tensor, power: float, neighbours: Tensor | None = None) -> Tensor:
         """Let each image decide between the classes of a latent class; the map of the latent classes stays as it is.
 
         Expectation maximisation of an image's own class shares (Saerens et al., Adjusting the Outputs of a Classifier
@@ -134,6 +134,8 @@ class LatentClasses(nn.Module):
             probs: Class probabilities, shape (N, C, h, w).
             valid: Cells that show image and vote, bool, shape (N, h, w).
             power: Exponent of the ratio of the image's shares to the usual ones; 1 is Bayes' rule, 0 changes nothing.
+            neighbours: A factor for each class of each image, of which the neighbours of the image are the source,
+                shape (N, C); 1 if None.
 
         Returns:
             Class probabilities, shape (N, C, h, w).
@@ -143,9 +145,11 @@ class LatentClasses(nn.Module):
         expected = usual / (within @ usual)
         cells = valid.sum((1, 2)).clamp(min=1)[:, None]
         mass, pooled = semantic_to_latent(probs, within), probs
+        near = torch.ones_like(expected) if neighbours is None else neighbours
         for _ in range(ROUNDS):
             here = pooled.where(valid[:, None], 0).sum((2, 3)) / cells + PRIOR * usual
-            raised = probs * (here / (here @ within) / expected)[:, :, None, None] ** power
+            ratio = (here / (here @ within) / expected) ** power
+            raised = probs * (ratio * near)[:, :, None, None]
             pooled = raised / semantic_to_latent(raised, within).clamp(min=1e-12) * mass
         return pooled
 

@@ -52,7 +52,9 @@ class LatentMatch(Method):
             probs = probabilities(nets["teacher"](batch.unlabeled, upsample=upsample).semantic)
         valid = on_grid(batch.unlabeled_valid, probs)
         latent.see_shares(probs, valid, step)
-        pooled = latent.pool(probs, valid, config.pool_power) if step >= self.start else probs
+        pooled = probs
+        if step >= self.start:
+            pooled = latent.pool(probs, valid, config.pool_power, batch.neighbours)
         given = PseudoLabels.of(pooled, config.threshold, valid)
         [view] = strong_views(batch, self.strong, 1, random)
         cutmix = half_boxes(len(probs), random)

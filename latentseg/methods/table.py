@@ -139,7 +139,8 @@ METHODS = {
     "latent_match": Row(
         "latent_match:LatentMatch",
         (
-            *("method.threshold", "method.teacher_decay", "method.pool_power", "method.balance"),
+            *("method.threshold", "method.teacher_decay", "method.balance"),
+            *("method.pool_power", "method.neighbour_power"),
             *("method.consistency_start", *MATCH, *RECOLOURED, *DROPPED),
         ),
         follows=("teacher",),

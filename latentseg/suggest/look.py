@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from latentseg.analysis import cooccurrence_of
@@ -19,14 +18,13 @@ from latentseg.inference.model import Model
 from latentseg.inference.stream import Pixels, Size
 from latentseg.losses import latent_given_class, semantic_to_latent
 from latentseg.methods.table import METHODS
+from latentseg.models.whole import WholeImage
 from latentseg.runs.checkpoints import load_module
 from latentseg.suggest.ranking import SHOWN, Floats, Known, Pool
 from latentseg.suggest.signals import Doubt, class_shares, difference_map, entropy_map, greatest_doubt
 
 CELL = 4
 """Pixels in each direction, as the network sees the image, of a cell of the maps that the figures are taken from."""
-SIDE = 224
-"""Pixels of the square that an image is scaled to for its features."""
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
@@ -78,11 +76,7 @@ class Looker:
     @torch.inference_mode()
     def features(self, pixels: Pixels) -> Floats:
         """The mean of the encoder's last map over an image (h, w, 3), shape (F,): what is in it, not where."""
-        segmenter = self.model.segmenter
-        height, width = segmenter.valid_size(SIDE, SIDE)
-        square = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        images = torch.from_numpy(square).to(self.model.device).permute(2, 0, 1)[None].float() / 255
-        pooled: Floats = segmenter.encode(images)[-1].float().mean((2, 3))[0].cpu().numpy()
+        pooled: Floats = WholeImage(self.model.segmenter)(pixels).numpy()
         return pooled
 
     def pool(

@@ -18,6 +18,7 @@ from latentseg.data.batches import Batch, Part, Stores, batches, global_seed
 from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.hidden import HiddenTruth
+from latentseg.data.neighbours import neighbour_shares
 from latentseg.data.splits import Split, draw_split
 from latentseg.distributed import average, rank, world
 from latentseg.engine import make_fabric
@@ -27,6 +28,7 @@ from latentseg.methods.table import METHODS
 from latentseg.methods.weak_to_strong import describe
 from latentseg.models.discriminator import Discriminator
 from latentseg.models.segmenter import Segmenter, build_segmenter
+from latentseg.models.whole import WholeImage, classifier_layer
 from latentseg.runs.checkpoints import load_module, load_optimizer, module_tensors, optimizer_tensors
 from latentseg.training.finite import FiniteCheck, check_finite
 from latentseg.training.optim import decay, discriminator_optimizer, segmenter_optimizer
@@ -153,7 +155,9 @@ class Trainer:
         self._fold()
         config, reads, stores = self.config, self.method.uses_unlabeled, self._stores()
         mean = self.state.segmenter.mean
-        self._stream = batches(self.dataset, self.split, config, mean, step, reads, stores, self.part)
+        self._stream = batches(
+            self.dataset, self.split, config, mean, step, reads, stores, self.part, self._neighbours()
+        )
         self._hidden = HiddenTruth(self.dataset, self.split, config, stores, self.part)
         self.done = step
 
@@ -165,6 +169,15 @@ class Trainer:
                 theirs = network.encoder.state_dict()
                 if name in self.state.optimizers or all(torch.equal(ours[key], theirs[key]) for key in ours):
                     network.fold()
+
+    def _neighbours(self) -> Tensor | None:
+        """What images show that look like each unlabelled one, to the power that the method takes it to."""
+        config, segmenter = self.config, self.state.segmenter
+        power, reads = config.method.neighbour_power, METHODS[config.method.name].reads("method.neighbour_power")
+        if not (power and reads and self.method.uses_unlabeled and self.split.unlabeled):
+            return None
+        describe = WholeImage(segmenter, classifier_layer(config.model))
+        return neighbour_shares(config, self.dataset, self.split, segmenter, describe) ** power
 
     def _stores(self) -> Stores | None:
         if self.config.cache != "features":
