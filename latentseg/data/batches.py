@@ -169,6 +169,19 @@ class Stores(NamedTuple):
     unlabeled: FeatureStore
 
 
+class Seen(NamedTuple):
+    """What a frozen encoder has seen before training."""
+
+    stores: Stores | None = None
+    """Features of the views; None: the encoder runs in training."""
+    neighbours: Tensor | None = None
+    """What `Batch.neighbours` has of each unlabelled image, shape (images, C)."""
+
+
+NOTHING = Seen()
+"""The encoder has not looked yet."""
+
+
 class Shown(NamedTuple):
     """What a stream shows at a step; the fields as in `Batch`, or without the first axis for one image."""
 
@@ -193,12 +206,12 @@ class StepDataset(TorchDataset[Batch]):
         config: Config,
         mean: tuple[float, float, float],
         unlabeled: bool = True,
-        stores: Stores | None = None,
+        seen: Seen = NOTHING,
         part: Part = WHOLE,
-        neighbours: Tensor | None = None,
     ) -> None:
-        self.dataset, self.split, self.config, self.mean, self.stores = dataset, split, config, mean, stores
-        self.part, self.row, self.neighbours = part, METHODS[config.method.name], neighbours
+        self.dataset, self.split, self.config, self.mean = dataset, split, config, mean
+        self.stores, self.neighbours = seen
+        self.part, self.row = part, METHODS[config.method.name]
         self.uses_unlabeled = unlabeled and bool(split.unlabeled)
         self._targets: dict[tuple[str, int], Tensor] = {}  # of the views in the store
         balance = config.data.balance
@@ -287,9 +300,8 @@ def batches(
     mean: tuple[float, float, float],
     start: int = 0,
     unlabeled: bool = True,
-    stores: Stores | None = None,
+    seen: Seen = NOTHING,
     part: Part = WHOLE,
-    neighbours: Tensor | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """Step and batch, from step `start` to the last.
 
@@ -300,12 +312,11 @@ def batches(
         mean: The model's mean colour, RGB in 0..1, for the padding.
         start: First step; the batches are those of a run that began at 0.
         unlabeled: Whether the method uses unlabelled images.
-        stores: Features of the images; the encoder runs in training if None.
+        seen: What the frozen encoder has seen before.
         part: What this process takes of each batch.
-        neighbours: What `Batch.neighbours` has of each unlabelled image, shape (images, C).
     """
     steps = range(start, config.steps)
-    by_step = StepDataset(dataset, split, config, mean, unlabeled, stores, part, neighbours)
+    by_step = StepDataset(dataset, split, config, mean, unlabeled, seen, part)
     dataset_of_steps: TorchDataset[Any] = _Told(by_step) if config.workers else by_step
     loader = DataLoader(
         dataset_of_steps,

@@ -86,6 +86,7 @@ def _needs(config: Config, split: Split, unlabeled: bool) -> list[tuple[int, lis
 
 
 def images_of(split: Split) -> list[Item]:
+    """All images of a split, by id."""
     return sorted({item.id: item for item in [*split.labeled, *split.unlabeled]}.values(), key=lambda item: item.id)
 
 

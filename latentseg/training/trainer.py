@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from latentseg.config import Config
 from latentseg.data.balance import balanced_weights, class_pixels
-from latentseg.data.batches import Batch, Part, Stores, batches, global_seed
+from latentseg.data.batches import Batch, Part, Seen, Stores, batches, global_seed
 from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.hidden import HiddenTruth
@@ -155,9 +155,8 @@ class Trainer:
         self._fold()
         config, reads, stores = self.config, self.method.uses_unlabeled, self._stores()
         mean = self.state.segmenter.mean
-        self._stream = batches(
-            self.dataset, self.split, config, mean, step, reads, stores, self.part, self._neighbours()
-        )
+        seen = Seen(stores, self._neighbours())
+        self._stream = batches(self.dataset, self.split, config, mean, step, reads, seen, self.part)
         self._hidden = HiddenTruth(self.dataset, self.split, config, stores, self.part)
         self.done = step
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from latentseg.config import AugmentConfig, Config, marked
 from latentseg.data import caching, transforms
 from latentseg.data.ahead import in_threads
-from latentseg.data.batches import Stores, batches
+from latentseg.data.batches import Seen, Stores, batches
 from latentseg.data.caching import cache_root, cached_features
 from latentseg.data.datasets import open_dataset
 from latentseg.data.features import Features, FeatureStore
@@ -100,7 +100,7 @@ def test_features_are_those_of_the_same_views(options: list[str], tmp_path: Path
     dataset = open_dataset(setting.data)
     split = draw_split(dataset, setting.data, setting.seed)
     plain = batches(dataset, split, setting, segmenter.mean)
-    stored = batches(dataset, split, setting, segmenter.mean, stores=stores)
+    stored = batches(dataset, split, setting, segmenter.mean, seen=Seen(stores))
     for (_, one), (_, other) in zip(plain, stored, strict=True):
         assert torch.equal(one.targets, other.targets)
         assert one.unlabeled_valid is not None

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentseg.config import Config
-from latentseg.data.batches import StepDataset, Stores, fixed_view
+from latentseg.data.batches import Seen, StepDataset, Stores, fixed_view
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.features import Features, FeatureStore, create_store
 from latentseg.data.hidden import HiddenTruth
@@ -77,7 +77,7 @@ def test_the_truth_is_of_the_view_that_the_batch_shows(
     dataset, split, config = setup({"scale": scale, "views": None if mode == "images" else 2})
     paint(dataset, monkeypatch)
     stores = stores_of(dataset, split, config, tmp_path / "store") if mode == "stores" else None
-    steps = StepDataset(dataset, split, config, MEAN, stores=stores)
+    steps = StepDataset(dataset, split, config, MEAN, Seen(stores))
     truth = HiddenTruth(dataset, split, config, stores)
     seen, right = set(), []
     for step in range(STEPS):
