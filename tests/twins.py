@@ -228,7 +228,7 @@ def see_labeled(state: LatentState, targets: Tensor, step: int) -> None:
             state.together[a][b] = moved(state.together[a][b], nats, rate)
 
 
-def pooled_map(state: LatentState, probs: Tensor, valid: Tensor, power: float) -> Tensor:
+def pooled_map(state: LatentState, probs: Tensor, valid: Tensor, power: float, near: Tensor | None = None) -> Tensor:
     """Five rounds of expectation maximisation for each image."""
     usual = [max(1e-4, share) for share in state.shares]
     usual = [share / sum(usual) for share in usual]
@@ -241,6 +241,8 @@ def pooled_map(state: LatentState, probs: Tensor, valid: Tensor, power: float) -
             voters = [maps[y, x] for y, x in places if shown[y][x]]
             here = [sum(p[c] for p in voters) / len(voters) + 0.03 * usual[c] for c in range(C)]
             ratio = [(here[c] / state.group(here, c) / (usual[c] / state.group(usual, c))) ** power for c in range(C)]
+            if near is not None:
+                ratio = [r * factor for r, factor in zip(ratio, near[n].tolist(), strict=True)]
             for y, x in places:
                 raised = [p * r for p, r in zip(rows[n][y][x], ratio, strict=True)]
                 maps[y, x] = [raised[c] / state.group(raised, c) * state.group(rows[n][y][x], c) for c in range(C)]
@@ -259,7 +261,7 @@ def twin_latent_match(twin: Twin, state: LatentState, options: Options, step: in
     for c in range(C):
         mean = sum(rows[n][y][x][c] for n, y, x in places) / len(places)
         state.shares[c] = moved(state.shares[c], mean, max(0.005, 1 / (step + 1)))
-    map_ = pooled_map(state, weak, twin.valid, power) if step >= start else weak
+    map_ = pooled_map(state, weak, twin.valid, power, twin.data.neighbours) if step >= start else weak
     theirs, mine = (maps.movedim(1, -1).tolist() for maps in (says.semantic, learns))
     places = valid.nonzero().tolist()
     for a in range(C):

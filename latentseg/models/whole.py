@@ -1,5 +1,7 @@
 """An image as a whole, in some hundred numbers: what is in it, not where."""
 
+from typing import Any
+
 import numpy as np
 import timm
 import torch
@@ -55,6 +57,6 @@ def classifier_layer(config: ModelConfig) -> nn.Module | None:
     """
     if config.encoder != "lite0" or config.weights_kind != "lite0":
         return None
-    net = timm.create_model(LITE0)
+    net: Any = timm.create_model(LITE0)
     net.load_state_dict(lite0_state(config.weights))
     return nn.Sequential(net.conv_head, net.bn2).eval()

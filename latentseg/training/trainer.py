@@ -14,10 +14,11 @@ from torch.optim import Optimizer
 
 from latentseg.config import Config
 from latentseg.data.balance import balanced_weights, class_pixels
-from latentseg.data.batches import Batch, Part, Seen, Stores, batches, global_seed
+from latentseg.data.batches import Batch, Part, Seen, Stores, global_seed
 from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.hidden import HiddenTruth
+from latentseg.data.loading import batches
 from latentseg.data.neighbours import neighbour_shares
 from latentseg.data.splits import Split, draw_split
 from latentseg.distributed import average, rank, world

@@ -17,11 +17,11 @@ from latentseg.data.batches import (
     UNLABELED,
     Batch,
     StepDataset,
-    batches,
     step_seed,
     views_of,
 )
 from latentseg.data.datasets import Dataset, open_dataset
+from latentseg.data.loading import batches
 from latentseg.data.order import indices
 from latentseg.data.splits import Split, draw_split
 from latentseg.errors import DataError, UserError

@@ -17,10 +17,11 @@ from torch import Tensor
 from latentseg.config import AugmentConfig, Config, marked
 from latentseg.data import caching, transforms
 from latentseg.data.ahead import in_threads
-from latentseg.data.batches import Seen, Stores, batches
+from latentseg.data.batches import Seen, Stores
 from latentseg.data.caching import cache_root, cached_features
 from latentseg.data.datasets import open_dataset
 from latentseg.data.features import Features, FeatureStore
+from latentseg.data.loading import batches
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.models.segmenter import Segmenter, build_segmenter

@@ -77,7 +77,7 @@ def test_the_truth_is_of_the_view_that_the_batch_shows(
     dataset, split, config = setup({"scale": scale, "views": None if mode == "images" else 2})
     paint(dataset, monkeypatch)
     stores = stores_of(dataset, split, config, tmp_path / "store") if mode == "stores" else None
-    steps = StepDataset(dataset, split, config, MEAN, Seen(stores))
+    steps = StepDataset(dataset, split, config, MEAN, seen=Seen(stores))
     truth = HiddenTruth(dataset, split, config, stores)
     seen, right = set(), []
     for step in range(STEPS):

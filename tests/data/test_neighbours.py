@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import assert_same_run, tiny
+from tiny import StoppedError, assert_same_run, on_call, stop, tiny
 from torch import Tensor
 
 from latentseg.config import Config
 from latentseg.data import neighbours
+from latentseg.data.batches import UNLABELED, places
 from latentseg.data.datasets import open_dataset
 from latentseg.data.neighbours import neighbour_shares, propagate
 from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
+from latentseg.methods.latent_classes import LatentClasses
 from latentseg.models.segmenter import build_segmenter
+from latentseg.training import trainer
 from latentseg.training.loop import train
 
 ASK = ["method.name=latent_match", "method.neighbour_power=2", "model.frozen=true", "cache=none"]
@@ -54,7 +57,7 @@ def test_propagation_equals_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(neighbours, "AT_ONCE", 4)  # the last part is smaller
     random = np.random.default_rng(0)
     features, shares = random.normal(size=(9, 4)), np.zeros((9, 3))
-    shares[[0, 1, 5]] = [[0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]]
+    shares[[0, 1, 5]] = np.array([[0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]])
     found = propagate(torch.from_numpy(features), torch.from_numpy(shares))
     expected = torch.tensor(by_loops(features.tolist(), shares.tolist(), 3), dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
@@ -104,6 +107,7 @@ def colours(pixels: NDArray[np.uint8]) -> Tensor:
 def shares_of(config: Config, describe: Callable[[NDArray[np.uint8]], Tensor] = colours) -> Tensor:
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
+    torch.manual_seed(0)  # the file's name has the encoder's weights in it
     segmenter = build_segmenter(config.model, len(dataset.classes), 0)
     return neighbour_shares(config, dataset, split, segmenter, describe)
 
@@ -153,15 +157,33 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_learns_is_not_asked() -> None:
-    with pytest.raises(UserError, match="method.neighbour_power=2 asks which images look alike to a frozen encoder"):
+    with pytest.raises(UserError, match=r"method\.neighbour_power=2 asks which images look alike to a frozen encoder"):
         tiny(*ASK, "model.frozen=false")
 
 
 @pytest.mark.parametrize("cache", ["none", "features"])
-def test_a_resumed_run_asks_the_same_neighbours(tmp_path: Path, cache: str) -> None:
-    options = [*ASK, f"cache={cache}", "augment.views=2", f"cache_folder={tmp_path / 'cache'}", "data.check=off"]
+def test_a_resumed_run_asks_the_same_neighbours(tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*ASK, f"cache={cache}", "augment.views=2", f"cache_folder={tmp_path / 'cache'}"]
     options += ["method.consistency_start=0", "method.threshold=0"]
+    given: list[Tensor] = []
+
+    def note(latent: LatentClasses, probs: Tensor, valid: Tensor, power: float, near: Tensor | None) -> Tensor:
+        assert near is not None
+        given.append(near)
+        return latent_pool(latent, probs, valid, power, near)
+
+    latent_pool = LatentClasses.pool
+    monkeypatch.setattr(LatentClasses, "pool", note)
     train(tiny(*options), tmp_path / "whole")
-    train(tiny(*options, "steps=6"), tmp_path / "parts", stop_after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "training_step", on_call(3, trainer.training_step, stop))
+        with pytest.raises(StoppedError):
+            train(tiny(*options), tmp_path / "parts")
     train(tiny(*options), tmp_path / "parts", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    dataset = open_dataset(tiny(*options).data)
+    split = draw_split(dataset, tiny(*options).data, 0)
+    drawn = [place.number for step in range(6) for place in places(tiny(*options), UNLABELED, split.unlabeled, step)]
+    by_image = dict(zip(drawn, torch.cat(given[:6]), strict=True))
+    assert all(torch.equal(by_image[number], row) for number, row in zip(drawn, torch.cat(given[:6]), strict=True))
+    assert len({tuple(row.tolist()) for row in by_image.values()}) == len(by_image) == 8

@@ -124,6 +124,19 @@ def test_pooling_equals_plain_loops_and_keeps_the_latent_map(power: float) -> No
     torch.testing.assert_close(pooled[:, 0] + pooled[:, 2], probs[:, 0] + probs[:, 2])
 
 
+@pytest.mark.parametrize("power", [0.0, 1.5])
+def test_neighbours_decide_within_a_latent_class(power: float) -> None:
+    probs, valid = maps(), torch.ones(2, 5, 6, dtype=torch.bool)
+    near = torch.tensor([[3.0, 9.0, 0.5, 0.1], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    pooled = filled(PAIRED).pool(probs, valid, power, near)
+    expected = pooled_map(LatentState([0, 1, 0, 2], shares=SHARES), probs, valid, power, near)
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(pooled[:, [1, 3]], probs[:, [1, 3]])  # alone in their latent classes
+    torch.testing.assert_close(pooled[1], filled(PAIRED).pool(probs, valid, power)[1])  # nothing unusual near by
+    if power == 0:
+        torch.testing.assert_close(pooled[0, 0] / pooled[0, 2], 6 * probs[0, 0] / probs[0, 2])
+
+
 def test_pooling_with_power_0_or_without_groups_changes_nothing() -> None:
     probs, valid = maps(), torch.ones(2, 5, 6, dtype=torch.bool)
     torch.testing.assert_close(filled(PAIRED).pool(probs, valid, 0.0), probs)
@@ -232,18 +245,20 @@ def test_two_processes_hold_the_state_of_one(monkeypatch: pytest.MonkeyPatch) ->
 # guards of a step
 
 
+@pytest.mark.parametrize("near", [None, [5.0, 1.0, 0.1, 2.0]])
 @torch.no_grad()
-def test_pooling_joins_at_its_start() -> None:
+def test_pooling_joins_at_its_start(near: list[float] | None) -> None:
     nets, results = nets_of("latent_match"), []
+    data = replace(data_of(), neighbours=None if near is None else torch.tensor([near, near[::-1], near]).double())
     for start in (3, 4):
         method = build("latent_match", start=start)
         assert isinstance(method, LatentMatch)
         method.latent.membership.copy_(torch.tensor(PAIRED))
-        twin = Twin(copy.deepcopy(nets), data_of(), "pixels")
+        twin = Twin(copy.deepcopy(nets), data, "pixels")
         expected_teacher(twin.nets, 0.4)
         state = LatentState([0, 1, 0, 2])
         expected = twin_latent_match(twin, state, {}, step=3, start=start)["match"]
-        results.append(run(method, nets_of("latent_match"), step=3, data=data_of(), backward=False)["match"])
+        results.append(run(method, nets_of("latent_match"), step=3, data=data, backward=False)["match"])
         assert results[-1] == pytest.approx(expected, abs=1e-12)
     assert abs(results[0] - results[1]) > 1e-4
 

@@ -1,5 +1,7 @@
 """An image as a whole: the classifier's own features of Lite0, the last map of others."""
 
+from typing import Any
+
 import numpy as np
 import timm
 import torch
@@ -19,7 +21,7 @@ def test_lite0_gives_what_its_classifier_saw() -> None:
     config = ModelConfig(encoder="lite0", frozen=True)
     segmenter = build_segmenter(config, 3, 0).eval()
     found = WholeImage(segmenter, classifier_layer(config))(photo())
-    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net: Any = timm.create_model("tf_efficientnet_lite0").eval()
     net.load_state_dict(lite0_state())
     square = np.array(Image.fromarray(photo()).resize((224, 224), Image.Resampling.BILINEAR))
     images = torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255

@@ -12,8 +12,9 @@ from torch.optim import SGD
 
 from latentseg.config import MethodConfig, StrongConfig
 from latentseg.data.balance import balanced_weights, class_pixels
-from latentseg.data.batches import Batch, batches
+from latentseg.data.batches import Batch
 from latentseg.data.datasets import open_dataset
+from latentseg.data.loading import batches
 from latentseg.data.splits import draw_split
 from latentseg.engine import make_fabric
 from latentseg.errors import UserError
