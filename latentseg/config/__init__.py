@@ -111,11 +111,6 @@ class Config(Section):
                 "views per image to keep, such as augment.views=4; cache=none trains without them"
             )
         row = METHODS[self.method.name]
-        if self.method.neighbour_power and row.reads("method.neighbour_power") and not self.model.frozen:
-            raise ValueError(
-                f"method.neighbour_power={self.method.neighbour_power:g} asks which images look alike to a frozen "
-                "encoder: set model.frozen=true, or method.neighbour_power=0"
-            )
         adversarial = row.has_discriminator(self.method)
         smallest = -(-min(self.augment.crop) // self.discriminator.downscale)
         if adversarial and smallest < SMALLEST_MAP:

@@ -98,7 +98,8 @@ class MethodConfig(Section):
     pool_power: Weight = 3.0
     """How strongly an image's own shares decide between the classes of a latent class; 0: not at all."""
     neighbour_power: Weight = 0.0
-    """How strongly the images that look alike decide between the classes of a latent class; 0: nobody asks them."""
+    """How strongly images that look alike to the encoder decide between the classes of a latent class; 0: not at all.
+    Only a frozen encoder is asked."""
     balance: Share = 1.0
     """Pixels of rare latent classes count more: by the share of the latent class to the power of minus this."""
     grid: Literal["pixels", "heads"] = "pixels"

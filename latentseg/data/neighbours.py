@@ -23,6 +23,7 @@ from latentseg.data.caching import images_of, make_root, store_key
 from latentseg.data.datasets import Dataset, Item
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.splits import Split
+from latentseg.methods.table import METHODS
 from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.locks import hold
 
@@ -46,6 +47,11 @@ WHOLE = 0
 
 Describe = Callable[[NDArray[np.uint8]], Tensor]
 """Features of an image (h, w, 3) as a whole, shape (F,)."""
+
+
+def asks_neighbours(config: Config) -> bool:
+    """Whether the method of a run wants to know what the neighbours of an image show."""
+    return METHODS[config.method.name].reads("method.neighbour_power") and config.method.neighbour_power > 0
 
 
 def neighbour_shares(

@@ -2,6 +2,7 @@
 
 from latentseg.data.check import check_data, no_score_notes, print_notes
 from latentseg.data.datasets import Item
+from latentseg.data.neighbours import asks_neighbours
 from latentseg.data.report import Report
 from latentseg.data.splits import Split
 from latentseg.distributed import is_first
@@ -34,6 +35,10 @@ def check_first(trainer: Trainer) -> tuple[Trainer, list[Item], Report | None]:
             f"add some by data.unlabeled=[FOLDER], or keep fewer labels by data.labeled"
         )
         notes.append(report.score_notes[-1])
+    if asks_neighbours(config) and not config.model.frozen:
+        notes.append(
+            "the encoder learns, so it is not asked which images look alike: method.neighbour_power is not used"
+        )
     if is_first():
         print_notes(notes)
     left_out = report.settle(config.data.on_bad)  # after the notes: they may say what is wrong

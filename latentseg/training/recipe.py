@@ -114,6 +114,9 @@ def _method(split: Split, trained: bool) -> Iterator[Choice]:
     threshold = 0.95 if trained else 0.97
     yield Choice("method.threshold", threshold, "as in the presets", "lower if few pseudo-labels are accepted")
     yield Choice("method.consistency_start", 0.15, "as in the presets: pooling joins after this share of the steps")
+    alike = "an encoder that learns is not asked which images look alike" if trained else "images that look alike help"
+    yield Choice("method.neighbour_power", 0 if trained else 3, alike, "0: each image decides for itself")
+    yield Choice("method.pool_power", 3 if trained else 1.5, "as measured: more where the image decides alone")
     if trained:
         yield Choice("method.teacher_decay", 0.996, "as UniMatch V2, for a trained encoder")
 

@@ -19,7 +19,7 @@ from latentseg.data.caching import cached_features
 from latentseg.data.datasets import Dataset, open_dataset
 from latentseg.data.hidden import HiddenTruth
 from latentseg.data.loading import batches
-from latentseg.data.neighbours import neighbour_shares
+from latentseg.data.neighbours import asks_neighbours, neighbour_shares
 from latentseg.data.splits import Split, draw_split
 from latentseg.distributed import average, rank, world
 from latentseg.engine import make_fabric
@@ -173,11 +173,11 @@ class Trainer:
     def _neighbours(self) -> Tensor | None:
         """What images show that look like each unlabelled one, to the power that the method takes it to."""
         config, segmenter = self.config, self.state.segmenter
-        power, reads = config.method.neighbour_power, METHODS[config.method.name].reads("method.neighbour_power")
-        if not (power and reads and self.method.uses_unlabeled and self.split.unlabeled):
+        asked = asks_neighbours(config) and self.method.uses_unlabeled and self.split.unlabeled
+        if not (asked and config.model.frozen):
             return None
         describe = WholeImage(segmenter, classifier_layer(config.model))
-        return neighbour_shares(config, self.dataset, self.split, segmenter, describe) ** power
+        return neighbour_shares(config, self.dataset, self.split, segmenter, describe) ** config.method.neighbour_power
 
     def _stores(self) -> Stores | None:
         if self.config.cache != "features":

@@ -156,9 +156,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         shares_of(tiny(*ASK, f"cache_folder={tmp_path / 'file' / 'deep'}"))
 
 
-def test_an_encoder_that_learns_is_not_asked() -> None:
-    with pytest.raises(UserError, match=r"method\.neighbour_power=2 asks which images look alike to a frozen encoder"):
-        tiny(*ASK, "model.frozen=false")
+def test_an_encoder_that_learns_is_not_asked_and_a_note_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*ASK, f"cache_folder={tmp_path / 'cache'}", "steps=2", "validate_every=0"]
+    train(tiny(*options, "model.frozen=false"), tmp_path / "learns")
+    assert not (tmp_path / "cache").exists()
+    assert "method.neighbour_power is not used" in " ".join(capsys.readouterr().err.split())
+    train(tiny(*options), tmp_path / "frozen")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    assert "neighbour_power" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cache", ["none", "features"])

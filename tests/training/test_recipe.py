@@ -37,6 +37,8 @@ def test_photos_with_few_labels_on_a_cpu(folder_set: Callable[..., Path]) -> Non
         "method.grid": "heads",
         "method.threshold": 0.97,
         "method.consistency_start": 0.15,
+        "method.neighbour_power": 3,
+        "method.pool_power": 1.5,
         "model.encoder": "lite0",
         "model.frozen": True,
         "cache": "features",
@@ -123,6 +125,7 @@ def test_a_gpu_takes_a_vision_transformer_of_its_size(
     assert found["augment.crop"].value == [308, 420]  # whole patches, three quarters of 400 x 560
     config = load_config("folder", ["device=cpu", *(choice.override for choice in choices)])
     assert (config.model.head_stride, config.model.frozen) == (14, False)
+    assert (config.method.neighbour_power, config.method.pool_power) == (0, 3)
     assert (config.cache, config.augment.views) == ("none", None)
 
 
