@@ -3,9 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Files side by side, a file's tests one after another in one process: its runs are trained once.
-TEST := $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TEST := $(BIN)/python $(PYTEST)
 
-.PHONY: install quickstart test test-fast lint types docs docs-check clean
+# The lowest versions that pyproject.toml allows, in an environment of their own: uv reads them there.
+LOWEST := .venv-lowest
+
+.PHONY: install quickstart test test-fast test-lowest lint types docs docs-check clean
 
 install: .venv/.installed
 
@@ -24,6 +28,15 @@ test: install
 test-fast: install
 	$(TEST) -m "not slow"
 
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python $(PYTEST)
+
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +53,4 @@ docs-check: install
 	$(BIN)/python docs/_ext/blocks.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf .venv $(LOWEST) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from latentseg.sweeps.run import run_sweep
     from latentseg.training.loop import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _HOMES = {
     "Model": "inference.model",
     "Prediction": "inference.model",

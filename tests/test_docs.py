@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from latentseg import __version__
 from latentseg.cli import app
 from latentseg.errors import UserError
 from latentseg.methods.table import METHODS
@@ -189,3 +190,13 @@ def test_the_paper_page_has_a_row_for_each_number(section: str, numbers: range) 
 def test_the_paper_page_has_every_table() -> None:
     text, _ = split_document("docs/paper.md")
     assert re.findall(r"^\*\*Table (\d)", text, re.MULTILINE) == list("12345")
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    places = {
+        "pyproject.toml": r'^version = "(.+)"$',
+        "CITATION.cff": r"^version: (.+)$",
+        "CHANGELOG.md": r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$",
+    }
+    found = {name: re.findall(form, (ROOT / name).read_text(), re.MULTILINE)[:1] for name, form in places.items()}
+    assert found == dict.fromkeys(places, [__version__])

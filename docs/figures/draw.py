@@ -199,12 +199,13 @@ def heat_map() -> Figure:
     panels = {}
     for title, name in (("val", "latent_given_class.csv"), ("training: M", "latent_given_class_M.csv")):
         head, *rows = csv.reader((FOLDER / name).read_text(encoding="utf-8").splitlines())
-        panels[title] = np.array([[float(value) for value in row[1:7]] for row in rows[:19]])
+        panels[title] = np.array([[float(value) for value in row[1:7]] for row in rows])
+    panels["training: M"] = np.vstack([panels["training: M"], np.full(6, np.nan)])  # M counts no ignored pixels
     names = [row.split(",")[0] for row in (FOLDER / "latent_given_class.csv").read_text(encoding="utf-8").splitlines()]
-    won = panels["val"].argmax(1)
+    won = panels["val"][:-1].argmax(1)
     places = {int(column): np.flatnonzero(won == column) for column in np.unique(won)}
     blocks = {column: (int(rows[0]), int(rows[-1])) for column, rows in places.items()}
-    return heat_maps(panels, names[1:20], head[1:7], blocks)
+    return heat_maps(panels, names[1:], head[1:7], blocks)
 
 
 FIGURES = {
