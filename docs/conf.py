@@ -17,6 +17,7 @@ exclude_patterns = ["_ext", "notebooks"]
 
 myst_heading_anchors = 4  # links to headings are those of a code host
 default_role = "code"  # docstrings name code in single backticks
+smartquotes = False  # two dashes before an option stay two dashes
 napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -199,4 +199,4 @@ def test_the_version_is_the_same_everywhere() -> None:
         "CHANGELOG.md": r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$",
     }
     found = {name: re.findall(form, (ROOT / name).read_text(), re.MULTILINE)[:1] for name, form in places.items()}
-    assert found == dict.fromkeys(places, [__version__])
+    assert found == {name: [__version__] for name in places}
