@@ -87,7 +87,7 @@ def mean_divisor(valid: Tensor | None) -> Tensor | None:
 def average(tensors: Iterable[Tensor]) -> None:
     """Replace the values of tensors by their mean over all processes: large ones in place, the others in one message.
 
-    All are on the way at once. A copy of all gradients would cost more CPU time than their sending.
+    All are on the way at once. A copy of all gradients costs more CPU time than their sending.
     """
     several = list(tensors)
     if world() == 1 or not several:
