@@ -48,7 +48,10 @@ LABELS = {
     "fixmatch": "FixMatch, cached features",
     "fixmatch, trained": "FixMatch, encoder trained along",
 }
-AIMS = {"animals": {"val": (0.45, 0.50)}, "camvid": {"val": (0.42,), "test": (0.42,)}}
+AIMS: dict[str, dict[str, tuple[float, ...]]] = {
+    "animals": {"val": (0.45, 0.50)},
+    "camvid": {"val": (0.42,), "test": (0.42,)},
+}
 """The mIoU to reach, by data set and split."""
 OPTIONS = ["threads=1", "device=cpu", "workers=0"]
 EVERY = {"features": 250, "images": 100}

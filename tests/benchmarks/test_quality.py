@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import quality
 from quality import Study, draw, first, run, table, until
@@ -12,7 +13,7 @@ from latentseg.errors import UserError
 from latentseg.presets import only_read
 from latentseg.training.trainer import Trainer
 
-CURVE = {
+CURVE: quality.Curve = {
     "step": [100, 200, 300],
     "cpu_minutes": [1.0, 2.0, 3.0],
     "wall_minutes": [2.0, 4.0, 6.5],
@@ -85,7 +86,7 @@ def test_a_run_goes_on_from_its_last_validation(tmp_path: Path, row: str, monkey
 
 
 def test_the_table_tells_what_was_reached_and_what_was_not(tmp_path: Path) -> None:
-    cells = {"animals | fixmatch | 0": {"curve": CURVE, "cache_minutes": 4.04}}
+    cells: quality.Cells = {"animals | fixmatch | 0": {"curve": CURVE, "cache_minutes": 4.04}}
     found = table(cells)
     assert "| animals, val | fixmatch | 0 | 45 | 2.0 (4.0) | 200 | 46.0 | 4.0 |" in found
     assert "| animals, val | fixmatch | 0 | 50 | not within 3.0 (6.5) | 300 | 46.0 | 4.0 |" in found
@@ -94,12 +95,13 @@ def test_the_table_tells_what_was_reached_and_what_was_not(tmp_path: Path) -> No
 
 
 def test_the_plot_has_a_second_line_with_the_filling_of_the_cache() -> None:
-    cells = {
+    cells: quality.Cells = {
         "animals | fixmatch | 0": {"curve": CURVE, "cache_minutes": 4},
         "animals | fixmatch, trained | 0": {"curve": CURVE},
     }
     shown = draw(cells).axes[0]
-    lines = {line.get_label(): line.get_xydata().tolist() for line in shown.lines if len(line.get_xydata()) == 3}
+    drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in shown.lines}
+    lines = {name: points for name, points in drawn.items() if len(points) == 3}
     assert lines["FixMatch, cached features"] == [[1, 40], [2, 46], [3, 44]]
     assert lines["the same, cache filled first"] == [[5, 40], [6, 46], [7, 44]]
     assert lines["FixMatch, encoder trained along"] == [[1, 40], [2, 46], [3, 44]]
