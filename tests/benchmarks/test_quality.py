@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import quality
-from quality import Study, draw, first, run, table, until
+from quality import Study, draw, first, go_on, run, table, until
 from tiny import TINY
 
 from latentseg.errors import UserError
+from latentseg.inference.model import Model
 from latentseg.presets import only_read
 from latentseg.training.trainer import Trainer
 
@@ -64,7 +66,7 @@ def test_rows_differ_from_the_preset_as_they_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", ["fixmatch", "fixmatch, trained"])
 def test_a_run_goes_on_from_its_last_validation(tmp_path: Path, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(quality.AIMS, "scenes", {"val": (0.999,)})
-    monkeypatch.setattr(quality, "EVERY", {"features": 2, "images": 2})
+    monkeypatch.setattr(quality, "FIRST", 2)
     short, long = study(tmp_path, "scenes", 0), study(tmp_path, "scenes")
     run(short, row, 0)
     cell = quality.read_cells(short.out)[f"scenes | {row} | 0"]
@@ -83,6 +85,33 @@ def test_a_run_goes_on_from_its_last_validation(tmp_path: Path, row: str, monkey
     run(long, row, 0)  # has ended: nothing is opened
     with pytest.raises(UserError, match="opened"):
         run(long, row, 1)
+
+
+@pytest.mark.parametrize(("done", "last"), [(0, 25), (25, 50), (50, 100), (200, 300), (5950, 6000)])
+def test_validations_come_early_first_and_then_regularly(done: int, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Counted(done)
+    monkeypatch.setattr(quality, "score_items", lambda *_: SimpleNamespace(miou=0.5))
+    monkeypatch.setattr(Model, "live", lambda *_: None)
+    curve = quality.empty("animals")
+    go_on(trainer, curve)  # type: ignore[arg-type]
+    assert (curve["step"], curve["val"]) == ([last], [0.5])
+
+
+class Counted:
+    """A run whose steps do nothing."""
+
+    config = SimpleNamespace(cache="images", steps=6000)
+    dataset = SimpleNamespace(items=lambda split: [])
+    state = SimpleNamespace(segmenter=None)
+
+    def __init__(self, done: int) -> None:
+        self.done = done
+
+    def step(self) -> None:
+        self.done += 1
+
+    def train_mode(self) -> None:
+        pass
 
 
 def test_the_table_tells_what_was_reached_and_what_was_not(tmp_path: Path) -> None:
