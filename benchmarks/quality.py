@@ -180,9 +180,9 @@ def table(cells: Cells) -> str:
             place = first(curve, split, aim)
             at = (place or len(curve["step"])) - 1
             after = "" if place else "not within "
-            minutes = f"{after}{curve['cpu_minutes'][at]:.1f} ({curve['wall_minutes'][at]:.1f})"
+            minutes = f"{after}{curve['cpu_minutes'][at]:.2f} ({curve['wall_minutes'][at]:.2f})"
             best = f"{100 * max(curve[split][: at + 1]):.1f}"
-            filled = f"{cell['cache_minutes']:.1f}" if "cache_minutes" in cell else "-"
+            filled = f"{cell['cache_minutes']:.2f}" if "cache_minutes" in cell else "-"
             name = f"{data}, {split} | {row} | {seed} | {100 * aim:.0f}"
             lines.append(f"| {name} | {minutes} | {curve['step'][at]} | {best} | {filled} |")
     return "\n".join(lines)
@@ -190,7 +190,8 @@ def table(cells: Cells) -> str:
 
 def draw(cells: Cells) -> Figure:
     """The mIoU over CPU minutes, one panel for each data set and split; dotted with the filling of the cache."""
-    panels = [(data, split) for data, splits in AIMS.items() for split in splits]
+    there = {key.partition(" | ")[0] for key in cells}
+    panels = [(data, split) for data, splits in AIMS.items() if data in there for split in splits]
     figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained", dpi=130)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (data, split) in zip(axes, panels, strict=True):
@@ -207,6 +208,7 @@ def draw(cells: Cells) -> Figure:
                     axis.plot(late, scores, ":", color=f"C{place}", label="the same, cache filled first", linewidth=1.2)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.set(title=f"{data}, {split}", xlabel="CPU minutes of training (one thread)", ylabel="mIoU, %")
         shown = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         if shown:
@@ -238,7 +240,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     cells = read_cells(options.out)
     print(table(cells))
-    draw(cells).savefig(options.out.with_suffix(".png"))
+    if cells:
+        draw(cells).savefig(options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -117,10 +117,10 @@ class Counted:
 def test_the_table_tells_what_was_reached_and_what_was_not(tmp_path: Path) -> None:
     cells: quality.Cells = {"animals | fixmatch | 0": {"curve": CURVE, "cache_minutes": 4.04}}
     found = table(cells)
-    assert "| animals, val | fixmatch | 0 | 45 | 2.0 (4.0) | 200 | 46.0 | 4.0 |" in found
-    assert "| animals, val | fixmatch | 0 | 50 | not within 3.0 (6.5) | 300 | 46.0 | 4.0 |" in found
+    assert "| animals, val | fixmatch | 0 | 45 | 2.00 (4.00) | 200 | 46.0 | 4.04 |" in found
+    assert "| animals, val | fixmatch | 0 | 50 | not within 3.00 (6.50) | 300 | 46.0 | 4.04 |" in found
     cells = {"animals | fixmatch, trained | 0": {"curve": CURVE}}
-    assert "| 45 | 2.0 (4.0) | 200 | 46.0 | - |" in table(cells)
+    assert "| 45 | 2.00 (4.00) | 200 | 46.0 | - |" in table(cells)
 
 
 def test_the_plot_has_a_second_line_with_the_filling_of_the_cache() -> None:
