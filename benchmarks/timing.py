@@ -7,6 +7,7 @@
     step        a step over the bare network's forward and backward, by part; CPU time of one thread
     wall        the same on the wall, batches read ahead, and the share of it that goes by waiting for batches
     cache       a step on cached features over one on images in memory; CPU time of one thread
+    folding     frozen encoder, step and evaluation with BatchNorm folded over those without, and images per second
     peak        memory of a process that takes two steps of preset voc at full size
     processes   rate of two processes over twice that of one, and of two that know nothing of each other
     loading     CPU milliseconds to decode and augment an image of VOC's size with its mask
@@ -45,6 +46,8 @@ from latentseg.data.datasets import open_dataset
 from latentseg.data.splits import Split, draw_split
 from latentseg.data.transforms import draw_view, view_image, view_targets
 from latentseg.engine import full_speed
+from latentseg.inference.evaluate import score_items
+from latentseg.inference.model import Model
 from latentseg.methods.base import Losses, Networks
 from latentseg.presets import load_config, only_read
 from latentseg.runs.metrics import read_metrics
@@ -58,6 +61,7 @@ TERMS = {
 PRESETS = ("scenes", "camvid", "animals", "voc")
 VOC = ["batch_size=1", "precision=bf16-mixed", "workers=0", "model.weights_kind=none", "data.kind=folder"]
 """A ratio does not depend on the batch: two images of voc instead of twenty keep a turn short."""
+SCORED = 8  # images of an evaluation
 IMAGES = 24  # labelled ones, and as many unlabelled ones; all are in memory before the clock starts
 
 
@@ -188,6 +192,37 @@ def measure_cache(options: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def measure_folding(options: argparse.Namespace) -> dict[str, Any]:
+    """The laptop presets without the discriminator, CPU time of one thread: each part as it is and with no fold."""
+    rows: dict[str, Any] = {}
+    for preset in (preset for preset in options.presets if preset != "voc"):
+        with opened(preset, options, "", "threads=1") as ours, opened(preset, options, "", "threads=1") as plain:
+            plain.state.segmenter.cpu()  # a move drops what is folded
+            images = {"encoder": 4 * ours.config.batch_size, "step": 2 * ours.config.batch_size, "evaluation": SCORED}
+            both = [foldable(ours), foldable(plain)]
+            for part, number in images.items():
+                seconds = in_turns({"folded": both[0][part], "plain": both[1][part]}, options.rounds)
+                rate = round(number / statistics.median(seconds["folded"]), 1)
+                found = ratio(seconds["folded"], seconds["plain"]) | {"images_per_second": rate}
+                rows[f"{preset}, {part}"] = show(found)
+    return rows
+
+
+def foldable(trainer: Trainer) -> dict[str, Callable[[], object]]:
+    """What may run on a folded encoder: it alone on four batches of views, a step, images that are scored."""
+    segmenter, images = trainer.state.segmenter, trainer.read()[1].images
+    scored = trainer.dataset.items("val")[:SCORED]
+    model = Model.live(segmenter, trainer.config, trainer.dataset)
+    assert isinstance(images, torch.Tensor)
+
+    @torch.no_grad()
+    def encode() -> None:
+        for _ in range(4):
+            segmenter.encode(images)
+
+    return {"encoder": encode, "step": trainer.step, "evaluation": lambda: score_items(model, trainer.dataset, scored)}
+
+
 def start(preset: str, run: Path, *options: str) -> "subprocess.Popen[bytes]":
     """Begin to train in a process of its own."""
     command = [sys.executable, "-m", "latentseg", "train", preset, *options, "--run", str(run)]
@@ -266,6 +301,7 @@ PROBES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "step": measure_step,
     "wall": measure_wall,
     "cache": measure_cache,
+    "folding": measure_folding,
     "peak": measure_peak,
     "processes": measure_processes,
     "loading": measure_loading,
@@ -280,9 +316,9 @@ def main() -> None:
     parser.add_argument("probes", nargs="+", choices=["all", *PROBES])
     parser.add_argument("--camvid", help="root of CamVid")
     parser.add_argument("--animals", help="root of VOC, for the animals")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="of step and wall")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="of step, wall, folding")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further options of step, wall, cache"
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further options of step, wall, cache, folding"
     )
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch, for rate")

@@ -19,6 +19,8 @@ from latentseg.errors import RunError, UserError
 Thing = TypeVar("Thing")
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 """What PyTorch's errors say when another process is gone."""
+LARGE = 2**15
+"""Elements from which on a tensor is sent in a message of its own."""
 
 
 def is_first() -> bool:
@@ -83,15 +85,22 @@ def mean_divisor(valid: Tensor | None) -> Tensor | None:
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Replace the values of tensors by their mean over all processes, in one message."""
+    """Replace the values of tensors by their mean over all processes: large ones in place, the others in one message.
+
+    All are on the way at once. A copy of all gradients costs more CPU time than their sending.
+    """
     several = list(tensors)
     if world() == 1 or not several:
         return
-    flat = torch.cat([tensor.flatten() for tensor in several])
-    distributed.all_reduce(flat)
-    flat /= world()
-    pieces = torch.split(flat, [tensor.numel() for tensor in several])
-    torch._foreach_copy_(several, [piece.view_as(tensor) for piece, tensor in zip(pieces, several, strict=True)])
+    small = [tensor for tensor in several if tensor.numel() < LARGE]
+    together = [torch.cat([tensor.flatten() for tensor in small])] if small else []
+    sums = together + [tensor for tensor in several if tensor.numel() >= LARGE]
+    for sent in [distributed.all_reduce(tensor, async_op=True) for tensor in sums]:
+        sent.wait()
+    torch._foreach_div_(sums, world())
+    for flat in together:
+        pieces = torch.split(flat, [tensor.numel() for tensor in small])
+        torch._foreach_copy_(small, [piece.view_as(tensor) for piece, tensor in zip(pieces, small, strict=True)])
 
 
 def largest(number: int, device: torch.device) -> int:

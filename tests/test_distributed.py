@@ -14,9 +14,10 @@ import processes
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 
+from latentseg import distributed as sums
 from latentseg.distributed import all_reduce_sum, average, from_first, mean_divisor
 from latentseg.engine import choose_precision, make_fabric
 from latentseg.errors import UserError
@@ -295,6 +296,41 @@ def test_one_process_sums_nothing() -> None:
     assert int(mean_divisor(torch.tensor([True, False]))) == 1
     average([values.detach()])
     assert from_first(lambda: "said") == "said"
+
+
+class Sending:
+    """A message on its way: the other process's values, three times ours, are there once it was waited for."""
+
+    def __init__(self, tensor: Tensor, asynchronous: bool) -> None:
+        assert asynchronous
+        self.tensor = tensor
+
+    def wait(self) -> None:
+        self.tensor.mul_(4)
+
+
+def test_large_tensors_are_averaged_in_place_and_small_ones_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[Tensor] = []
+
+    def all_reduce(tensor: Tensor, async_op: bool) -> Sending:
+        messages.append(tensor)
+        return Sending(tensor, async_op)
+
+    monkeypatch.setattr(sums, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", all_reduce)
+    large = torch.ones(4, 4, 3, 3).to(memory_format=torch.channels_last)
+    small = [torch.tensor([[1.0, 2.0]]), torch.tensor(3.0)]
+    monkeypatch.setattr(sums, "LARGE", 144)
+    average([small[0], large, small[1]])
+    assert sorted(message.numel() for message in messages) == [3, 144]
+    assert any(message is large for message in messages)
+    assert torch.equal(large, torch.full((4, 4, 3, 3), 2.0))
+    assert [tensor.tolist() for tensor in small] == [[[2.0, 4.0]], 6.0]
+    messages.clear()
+    average([large])
+    average([small[1]])
+    assert [message.numel() for message in messages] == [144, 1]
+    assert (float(large.mean()), float(small[1])) == (4.0, 12.0)
 
 
 @pytest.mark.parametrize(

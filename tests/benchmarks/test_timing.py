@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import clocks
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import timing
 from made import write_folder, write_voc
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from latentseg.data.datasets import open_dataset
 from latentseg.presets import load_config, preset_names
@@ -65,16 +68,47 @@ def test_made_sets_are_read_as_real_ones(tmp_path: Path) -> None:
     assert set(np.unique(voc.read_targets(voc.items("val")[0]))) <= {*range(21), 255}
 
 
+TINY = [
+    *("data.scenes.train=8", "data.scenes.val=2", "data.labeled=4", "data.scenes.height=64", "data.scenes.width=64"),
+    *("device=cpu", "augment.crop=[32,32]", "batch_size=2", "threads=1", "discriminator.downscale=1"),
+]
+
+
 def test_a_step_is_measured_by_part() -> None:
-    tiny = ["data.scenes.train=8", "data.labeled=4", "data.scenes.height=64", "data.scenes.width=64", "device=cpu"]
-    tiny += ["augment.crop=[32,32]", "batch_size=2", "threads=1", "discriminator.downscale=1"]
-    options = argparse.Namespace(camvid=None, animals=None, set=tiny)
+    options = argparse.Namespace(camvid=None, animals=None, set=TINY)
     with timing.opened("scenes", options, " with discriminator") as trainer:
         found = timing.time_step(trainer, 2)
     parts = found["parts"]
     assert set(parts) == {"loading", "forward", "losses", "discriminator", "backward", "optimizer"}
     assert min(parts.values()) > 0
     assert 0.3 < sum(parts.values()) / found["ratio"] < 3
+
+
+def test_one_of_two_runs_is_folded_in_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[str] = []
+    ran: dict[str, list[int]] = {"folded": [], "plain": []}
+
+    def counted(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+        for name, function in functions.items():
+            norms.clear()
+            function()
+            ran[name].append(len(norms))
+        return {"folded": [1.0] * rounds, "plain": [2.0] * rounds}
+
+    monkeypatch.setattr(timing, "in_turns", counted)
+    monkeypatch.setattr(timing, "SCORED", 1)
+    options = argparse.Namespace(camvid=None, animals=None, set=TINY, presets=["scenes", "voc"], rounds=2)
+    note = register_module_forward_hook(
+        lambda module, *_: norms.append("norm") if isinstance(module, nn.BatchNorm2d) else None
+    )
+    try:
+        found = timing.measure_folding(options)
+    finally:
+        note.remove()
+    assert ran["folded"] == [0, 0, 0]
+    assert min(ran["plain"]) > 40
+    assert found["scenes, step"] == {"ratio": 0.5, "quartiles": [0.5, 0.5, 0.5], "images_per_second": 4.0}
+    assert [row["images_per_second"] for row in found.values()] == [8.0, 4.0, 1.0]
 
 
 def test_fingerprints_differ_where_numbers_do() -> None:
