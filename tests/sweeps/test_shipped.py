@@ -37,7 +37,8 @@ def test_the_sweeps_of_all_methods_differ_in_the_method_alone(name: str) -> None
         assert (config.data == plain.data and config.augment == plain.augment) == (row != "all labels")
     assert rows["fixmatch"].method.lambda_match == rows["mean_teacher"].method.lambda_match
     preset = load_config(f"{name.removeprefix('match_')}_match").method
-    for option in ("threshold", "lambda_match", "pool_power", "neighbour_power", "balance", "consistency_start", "grid"):
+    options = ("threshold", "lambda_match", "pool_power", "neighbour_power", "balance", "consistency_start", "grid")
+    for option in options:
         assert getattr(plain.method, option) == getattr(preset, option)
     assert sweep.grid == {"seed": [0, 1, 2, 3, 4]}
 
