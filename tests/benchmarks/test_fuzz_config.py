@@ -4,8 +4,8 @@ from reliability.fuzz_config import fuzz
 
 
 def test_odd_configurations_are_taken_or_refused() -> None:
-    result = fuzz(200, seed=1)
+    result = fuzz(400, seed=1)
     assert result["failures"] == []
     assert result["tracebacks"] == result["hangs"] == result["long messages"] == 0
     assert result["taken"] > 20  # it is not all nonsense
-    assert result["refused"] > 100
+    assert result["refused"] > 200
