@@ -5,10 +5,9 @@ nearest neighbours by the features of a frozen encoder. N images, F features, C 
 """
 
 import io
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -40,13 +39,20 @@ ROUNDS = 60
 """Rounds of propagation."""
 FLOOR = 0.03
 """What an image is taken to show of each class at least, as a share of the average image."""
-AT_ONCE = 1024
-"""Images whose distances to all others are in memory together."""
+AT_ONCE = 2**25
+"""Cosines that are in memory together, 134 MB."""
 WHOLE = 0
 """Number of views, in the name of a file of features, that stands for whole images."""
 
-Describe = Callable[[NDArray[np.uint8]], Tensor]
-"""Features of an image (h, w, 3) as a whole, shape (F,)."""
+
+class Describe(Protocol):
+    """Looks at an image as a whole."""
+
+    name: str
+    """Which features it gives: other features have another name."""
+
+    def __call__(self, pixels: NDArray[np.uint8], /) -> Tensor:
+        """Features of an image (h, w, 3), shape (F,)."""
 
 
 def asks_neighbours(config: Config) -> bool:
@@ -105,8 +111,9 @@ def _graph(features: Tensor) -> Tensor:
     images = len(features)
     count = min(NEIGHBOURS, images - 1)
     near, weights = [], []
-    for first in range(0, images, AT_ONCE):
-        cosines = features[first : first + AT_ONCE] @ features.T
+    part = max(1, AT_ONCE // images)
+    for first in range(0, images, part):
+        cosines = features[first : first + part] @ features.T
         cosines[torch.arange(len(cosines)), torch.arange(first, first + len(cosines))] = -1  # not its own neighbour
         best = cosines.topk(count, 1)
         near.append(best.indices)
@@ -129,7 +136,7 @@ def _whole_images(
 ) -> Tensor:
     """Features of all images, shape (N, F): from the cache folder, or computed now and kept there."""
     root = make_root(config)
-    path = root / f"{store_key(config, segmenter, items, WHOLE)}.npy"
+    path = root / f"{store_key(config, segmenter, items, WHOLE)}-{describe.name}.npy"
     with hold(root / f"{path.name}.lock", f"features in {path}", wait=True):
         found = _read(path, len(items))
         if found is None:

@@ -23,10 +23,15 @@ class WholeImage:
     Args:
         segmenter: Whose encoder looks; on the device that computes.
         top: A layer that the maps go through first; None for none.
+
+    Attributes:
+        name: Which features these are, in the name of a file of them.
     """
 
     def __init__(self, segmenter: Segmenter, top: nn.Module | None = None) -> None:
-        self.segmenter, self.top = segmenter, top
+        self.segmenter = segmenter
+        self.top = None if top is None else top.to(segmenter.pixel_mean.device)
+        self.name = "last" if top is None else "top"
 
     @torch.no_grad()
     def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:

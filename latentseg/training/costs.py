@@ -18,14 +18,16 @@ from rich.text import Text
 from latentseg.config import Config
 from latentseg.console import duration
 from latentseg.data.batches import LABELED, UNLABELED, Part, views_of
-from latentseg.data.caching import cache_root, stored_features
+from latentseg.data.caching import cache_root, images_of, stored_features
 from latentseg.data.check import check_data
 from latentseg.data.datasets import Dataset, open_dataset
+from latentseg.data.neighbours import asks_neighbours
 from latentseg.data.splits import Split, draw_split
 from latentseg.engine import choose_device, choose_precision, full_speed
 from latentseg.inference.evaluate import score_items
 from latentseg.inference.model import Model
 from latentseg.methods.table import METHODS
+from latentseg.models.whole import SIDE
 from latentseg.runs.folder import open_run
 from latentseg.runs.place import check_arguments, check_run_folder
 from latentseg.training.trainer import Trainer
@@ -108,7 +110,7 @@ def measure_costs(config: Config, dataset: Dataset | None = None, folder: Path |
 
 
 def views(config: Config, split: Split, unlabeled: bool) -> int:
-    """Views that the encoder has to see before a run with `cache=features`.
+    """Views that the encoder has to see before a run with `cache=features`; a whole image counts by its pixels.
 
     Args:
         config: How many views an image of each stream has.
@@ -116,7 +118,10 @@ def views(config: Config, split: Split, unlabeled: bool) -> int:
         unlabeled: Whether the unlabelled ones are read.
     """
     streams = [(LABELED, split.labeled), *([(UNLABELED, split.unlabeled)] if unlabeled else [])]
-    return sum(len(items) * (views_of(stream, config.augment, len(items)) or 1) for stream, items in streams)
+    seen = sum(len(items) * (views_of(stream, config.augment, len(items)) or 1) for stream, items in streams)
+    if not (unlabeled and split.unlabeled and asks_neighbours(config)):
+        return seen
+    return seen + round(len(images_of(split)) * SIDE**2 / math.prod(config.augment.crop))
 
 
 def dry_run(config: Config, run: Path | None = None, resume: bool = False) -> Table:

@@ -1,6 +1,5 @@
 """What the neighbours of an image show: propagation on hand-made graphs, the file of features, and its guards."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ def by_loops(features: list[list[float]], shares: list[list[float]], count: int)
 
 def test_propagation_equals_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "NEIGHBOURS", 3)
-    monkeypatch.setattr(neighbours, "AT_ONCE", 4)  # the last part is smaller
+    monkeypatch.setattr(neighbours, "AT_ONCE", 36)  # parts of 4, 4 and 1 images
     random = np.random.default_rng(0)
     features, shares = random.normal(size=(9, 4)), np.zeros((9, 3))
     shares[[0, 1, 5]] = np.array([[0.5, 0.5, 0], [0, 1, 0], [1, 0, 0]])
@@ -99,12 +98,18 @@ def test_an_image_that_no_label_reaches_shows_little_of_everything() -> None:
 # with a data set
 
 
-def colours(pixels: NDArray[np.uint8]) -> Tensor:
-    """Three features of an image."""
-    return torch.from_numpy(pixels.reshape(-1, 3).mean(0)).float()
+class Colours:
+    """Three features of an image, or their squares; counts its looks."""
+
+    def __init__(self, power: int = 1) -> None:
+        self.power, self.looks, self.name = power, 0, f"colours{power}"
+
+    def __call__(self, pixels: NDArray[np.uint8], /) -> Tensor:
+        self.looks += 1
+        return torch.from_numpy(pixels.reshape(-1, 3).mean(0)).float() ** self.power
 
 
-def shares_of(config: Config, describe: Callable[[NDArray[np.uint8]], Tensor] = colours) -> Tensor:
+def shares_of(config: Config, describe: Colours) -> Tensor:
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
     torch.manual_seed(0)  # the file's name has the encoder's weights in it
@@ -116,44 +121,46 @@ def test_shares_are_those_of_the_masks_in_the_order_of_the_unlabelled_images(tmp
     config = tiny(*ASK, f"cache_folder={tmp_path}")
     dataset = open_dataset(config.data)
     split = draw_split(dataset, config.data, config.seed)
-    found = shares_of(config)
+    found = shares_of(config, Colours())
     items = [*split.labeled, *split.unlabeled]
     shares = torch.zeros(len(items), len(dataset.classes))
     for row, item in enumerate(split.labeled):
         ids = dataset.read_targets(item)
         for c in range(len(dataset.classes)):
             shares[row, c] = float((ids == c).sum() / (ids != 255).sum())
-    expected = propagate(torch.stack([colours(dataset.read_image(item)) for item in items]), shares)
+    expected = propagate(torch.stack([Colours()(dataset.read_image(item)) for item in items]), shares)
     torch.testing.assert_close(found, expected[len(split.labeled) :], rtol=1e-4, atol=1e-4)
     assert len(found) == len(split.unlabeled) == 8
 
 
 def test_each_image_is_looked_at_once(tmp_path: Path) -> None:
-    looks: list[int] = []
-
-    def count(pixels: NDArray[np.uint8]) -> Tensor:
-        looks.append(1)
-        return colours(pixels)
-
-    config = tiny(*ASK, f"cache_folder={tmp_path}")
-    first = shares_of(config, count)
-    assert len(looks) == 12
-    assert torch.equal(shares_of(config, count), first)
-    assert len(looks) == 12
+    look, config = Colours(), tiny(*ASK, f"cache_folder={tmp_path}")
+    first = shares_of(config, look)
+    assert look.looks == 12
+    assert torch.equal(shares_of(config, look), first)
+    assert look.looks == 12
     [path] = tmp_path.glob("*.npy")
     path.write_bytes(path.read_bytes()[:100])  # cut short
-    assert torch.equal(shares_of(config, count), first)
-    assert len(looks) == 24
+    assert torch.equal(shares_of(config, look), first)
+    assert look.looks == 24
     assert len(list(tmp_path.iterdir())) == 1  # no lock, nothing half written
     other = tiny(*ASK, f"cache_folder={tmp_path}", "data.scenes.train=11")
-    shares_of(other, count)
-    assert len(looks) == 35
+    shares_of(other, look)
+    assert look.looks == 35
+
+
+def test_other_features_of_the_same_encoder_have_a_file_of_their_own(tmp_path: Path) -> None:
+    config = tiny(*ASK, f"cache_folder={tmp_path}")
+    first, other = shares_of(config, Colours()), shares_of(config, Colours(2))
+    assert not torch.equal(first, other)
+    assert torch.equal(shares_of(config, Colours()), first)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write features to .*file/deep.*cache_folder"):
-        shares_of(tiny(*ASK, f"cache_folder={tmp_path / 'file' / 'deep'}"))
+        shares_of(tiny(*ASK, f"cache_folder={tmp_path / 'file' / 'deep'}"), Colours())
 
 
 def test_an_encoder_that_learns_is_not_asked_and_a_note_says_so(

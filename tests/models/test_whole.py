@@ -41,3 +41,11 @@ def test_others_give_the_mean_of_their_last_map() -> None:
         last = segmenter.encode(torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255)[-1]
     torch.testing.assert_close(found, last.mean((2, 3))[0])
     assert classifier_layer(ModelConfig(encoder="lite0", weights_kind="none")) is None
+
+
+def test_the_layer_lies_where_the_encoder_does() -> None:
+    config = ModelConfig(encoder="lite0", frozen=True)
+    look = WholeImage(build_segmenter(config, 3, 0).to("meta"), classifier_layer(config))
+    assert look.top is not None
+    assert {tensor.device.type for tensor in look.top.state_dict().values()} == {"meta"}
+    assert (look.name, WholeImage(look.segmenter).name) == ("top", "last")

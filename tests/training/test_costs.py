@@ -11,10 +11,12 @@ import torch
 from rich.console import Console
 
 from latentseg.cli import app
+from latentseg.data.datasets import open_dataset
+from latentseg.data.splits import draw_split
 from latentseg.errors import UserError
 from latentseg.presets import load_config
 from latentseg.training import costs
-from latentseg.training.costs import Costs, dry_run, measure_costs
+from latentseg.training.costs import Costs, dry_run, measure_costs, views
 from latentseg.training.loop import train
 
 TINY = [
@@ -134,3 +136,13 @@ def test_what_would_be_refused_is_refused(tmp_path: Path) -> None:
         dry_run(load_config("scenes", TINY), None, resume=True)
     with pytest.raises(UserError, match="cannot be divided among 3 processes"):
         dry_run(load_config("scenes", [*TINY, "devices=3"]))
+
+
+@pytest.mark.parametrize(("power", "expected"), [(0, 24), (3, 24 + 12 * 49)])
+def test_whole_images_count_as_views_by_their_pixels(power: int, expected: int) -> None:
+    """4 labelled and 8 unlabelled images with two views of 32x32 each; a whole image has 49 times as many pixels."""
+    options = ["method.name=latent_match", "model.frozen=true", "cache=features", "augment.views=2"]
+    config = load_config("scenes", [*TINY, *options, f"method.neighbour_power={power}"], keep_unread=True)
+    split = draw_split(open_dataset(config.data), config.data, 0)
+    assert views(config, split, unlabeled=True) == expected
+    assert views(config, split, unlabeled=False) == 8
