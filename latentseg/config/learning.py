@@ -97,7 +97,7 @@ class MethodConfig(Section):
     """The teacher keeps this much of itself per step; 0: it is the student itself."""
     pool_power: Weight = 3.0
     """How strongly an image's own shares decide between the classes of a latent class; 0: not at all."""
-    neighbour_power: Weight = 0.0
+    neighbour_power: Annotated[float, Field(ge=0, le=5, strict=True)] = 0.0  # a million to the power of 5 is a float
     """How strongly images that look alike to the encoder decide between the classes of a latent class; 0: not at all.
     Only a frozen encoder is asked."""
     balance: Share = 1.0
