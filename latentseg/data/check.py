@@ -76,7 +76,8 @@ def check_data(
     good, good_scored = _without(split, scored, bad)
     notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
-        notes += [*shared_masks(split.labeled), *own_masks(good.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
+        masked = {each.image: each for role, each in jobs if role != "unlabeled"}  # an image may be scored, too
+        notes += [*shared_masks(masked.values()), *own_masks(good.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
         notes += leak_notes("unlabeled", split.unlabeled, kept_out)
         train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
         masks = [item.mask for _, item in (*jobs, *(("train", each) for each in dataset.items("train"))) if item.mask]

@@ -56,7 +56,7 @@ def refuse_scored(item: Item, scored: set[str | Path]) -> None:
 
 
 def shared_masks(items: Iterable[Item]) -> list[str]:
-    """A note on masks that serve several labelled images."""
+    """A note on masks that serve several images, be they labelled or scored."""
     users: dict[Path, list[Item]] = defaultdict(list)
     for item in items:
         if item.mask:
@@ -66,7 +66,7 @@ def shared_masks(items: Iterable[Item]) -> list[str]:
         return []
     mask, images = next(iter(twice.items()))
     names = first_three(str(item.image) for item in images)
-    return [f"{len(twice)} masks belong to several labelled images, as {mask} to {names}: look at the list"]
+    return [f"{len(twice)} masks belong to several images, as {mask} to {names}: look at the list, or at data.pairs"]
 
 
 def own_masks(items: Iterable[Item]) -> list[str]:

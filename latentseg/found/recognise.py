@@ -16,7 +16,7 @@ from latentseg.data.drawn.store import files_below, json_files, read_json
 from latentseg.data.files import data_folder, first_three, image_files, skipped_note
 from latentseg.data.pair_lists import read_pair_list
 from latentseg.data.pairing import shorter
-from latentseg.data.templates import split_in
+from latentseg.data.templates import is_split, split_in
 from latentseg.errors import DataError, UserError
 from latentseg.found.choices import Choice, Found, Problem
 from latentseg.found.pairs import guess_pairs
@@ -165,7 +165,7 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
     if pair is None and "data.pairs" not in decided:
         return None
     choices = _begin("folder", root, f"images {pair[0]}, masks {pair[1]}" if pair else "data.pairs is given")
-    if pair and (pair not in PLAIN or ((root / "masks").is_dir() and (root / "labels").is_dir())):
+    if pair and not _is_plain(root, pair):
         otherwise = "other names, or a CSV file"
         choices.append(Choice("data.pairs", list(pair), "the names that fit the most files", otherwise))
     classes = [] if "data.classes" in decided or (root / "classes.txt").is_file() else ["data.classes=[a,b]"]
@@ -181,6 +181,13 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
             raise
         more, broken = [], [Problem(f"{error.cause}{f' ({error.detail})' if error.detail else ''}", error.remedy)]
     return Found(root, "images and masks", choices + more, broken)
+
+
+def _is_plain(root: Path, pair: tuple[str, str]) -> bool:
+    """Whether the plain layout says the same without `data.pairs`: its splits are train, val and test by these names."""
+    if pair not in PLAIN or ((root / "masks").is_dir() and (root / "labels").is_dir()):
+        return False
+    return not any(split_in([path.name]) != path.name and is_split(path.name) for path in (root / "images").iterdir())
 
 
 def _splits(dataset: Dataset) -> list[Choice]:

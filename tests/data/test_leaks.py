@@ -39,9 +39,17 @@ def test_images_of_one_size_are_not_the_same(tmp_path: Path) -> None:
 def test_a_mask_of_two_images_is_named() -> None:
     items = [Item("a", Path("a.png"), Path("m.png")), Item("b", Path("b.png"), Path("m.png"))]
     (note,) = shared_masks(items)
-    assert note.startswith("1 masks belong to several labelled images, as ")
-    assert note.endswith("m.png to a.png, b.png: look at the list")
+    assert note.startswith("1 masks belong to several images, as ")
+    assert note.endswith("m.png to a.png, b.png: look at the list, or at data.pairs")
     assert shared_masks(items[:1]) == []
+
+
+def test_a_mask_of_images_of_two_splits_is_named(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3, val=1)
+    (root / "masks/val/00.png").unlink()
+    (root / "masks/val/00.png").symlink_to(root / "masks/train/00.png")
+    (note,) = [note for note in notes_of(root) if "several images" in note]
+    assert note.startswith(f"1 masks belong to several images, as {root}/masks/train/00.png to {root}/images/train/00")
 
 
 def test_an_image_that_is_its_own_mask_is_named(folder_set: Callable[..., Path]) -> None:

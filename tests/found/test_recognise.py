@@ -10,6 +10,7 @@ import pytest
 from layouts import save
 
 from latentseg.data.datasets import Dataset, open_dataset
+from latentseg.data.masks import read_mask
 from latentseg.errors import DataError
 from latentseg.found.choices import Found
 from latentseg.found.recognise import recognise
@@ -63,6 +64,30 @@ def test_the_split_of_a_folder_is_found_under_its_usual_names(tmp_path: Path) ->
         photos(tmp_path / "set" / split, 0, 1, name="masks/{}.png", folder="images")
     dataset = opened(recognise(tmp_path / "set"))
     assert {split: len(dataset.items(split)) for split in dataset.splits} == {"train": 6, "val": 6, "test": 6}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "splits"),
+    [
+        ("images/{}", "masks/{}", ("train", "val")),
+        ("images/{}", "masks/{}", ("train", "valid")),
+        ("{}/images", "{}/masks", ("Train", "Val")),
+        ("img/{}", "gt_{}", ("train", "validation")),
+        ("{}", "{}annot", ("train", "val")),
+        ("set/{}", "annotations/{}/x", ("train2017", "val2017")),
+    ],
+)
+def test_images_of_all_splits_may_bear_the_same_names(
+    images: str, masks: str, splits: tuple[str, str], tmp_path: Path
+) -> None:
+    """The masks of train never become those of val."""
+    for value, split in enumerate(splits):
+        photos(tmp_path / "set", value, 2, name=f"{masks.format(split)}/{{}}.png", folder=images.format(split))
+    dataset = opened(recognise(tmp_path / "set"))
+    assert {split: len(dataset.items(split)) for split in dataset.splits} == {"train": 6, "val": 6}
+    for value, split in enumerate(("train", "val")):
+        assert all(np.unique(read_mask(item.mask)).tolist() == [value, 2] for item in dataset.items(split) if item.mask)
+        assert all(item.has_labels for item in dataset.items(split))
 
 
 def test_every_site_has_folders_of_its_own(tmp_path: Path) -> None:
