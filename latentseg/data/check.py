@@ -77,7 +77,11 @@ def check_data(
     notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
         masked = {each.image: each for role, each in jobs if role != "unlabeled"}  # an image may be scored, too
-        notes += [*shared_masks(masked.values()), *own_masks(good.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
+        notes += [
+            *shared_masks(masked.values()),
+            *own_masks(good.labeled),
+            *leak_notes(LABELED, split.labeled, kept_out),
+        ]
         notes += leak_notes("unlabeled", split.unlabeled, kept_out)
         train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
         masks = [item.mask for _, item in (*jobs, *(("train", each) for each in dataset.items("train"))) if item.mask]

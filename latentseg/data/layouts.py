@@ -180,8 +180,9 @@ def _annotated(config: DataConfig) -> Layout:
         "label_studio": label_studio.label_studio,
     }
     found = of_kind[config.kind](root, config.uncovered)
-    masks, notes = drawn_masks(found), list(found.notes)
-    rows = [Row(each.split, each.id, each.image, masks[each.split, each.id]) for each in found.drawings]
+    masks, undrawn = drawn_masks(found, skip=config.on_bad == "skip")
+    notes = [*found.notes, *undrawn]
+    rows = [Row(each.split, each.id, each.image, masks.get((each.split, each.id))) for each in found.drawings]
     rows += [Row(*each, None) for each in found.bare]
     return Layout(root, _by_split(rows, notes, []), found.classes, notes=tuple(notes))
 

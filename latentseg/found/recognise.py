@@ -184,7 +184,7 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
 
 
 def _is_plain(root: Path, pair: tuple[str, str]) -> bool:
-    """Whether the plain layout says the same without `data.pairs`: its splits are train, val and test by these names."""
+    """Whether the plain layout says the same without `data.pairs`: its splits are called train, val and test."""
     if pair not in PLAIN or ((root / "masks").is_dir() and (root / "labels").is_dir()):
         return False
     return not any(split_in([path.name]) != path.name and is_split(path.name) for path in (root / "images").iterdir())
