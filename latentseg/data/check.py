@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.table import Table
 
 from latentseg.config import Config
 from latentseg.console import console, track
 from latentseg.data.checked import Checked, Found
-from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table, mask_notes
+from latentseg.data.classes import LABELED, MaskCounts, binary_notes, class_notes, class_table, mask_notes
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.files import first_three
 from latentseg.data.images import IGNORE_INDEX
@@ -173,14 +174,17 @@ def _mask_notes(dataset: Dataset, counts: dict[str, MaskCounts], bad: list[Bad])
     total = MaskCounts()
     for found in counts.values():
         total.add(found)
-    refused = MaskCounts()
+    refused, values = MaskCounts(), set[int]()
     for mask in [each.item.mask for each in bad if each.role != "unlabeled" and each.item.mask][:20]:
         try:
-            refused.add(MaskCounts.of(read_mask(mask)))
+            raw = read_mask(mask)
+            refused.add(MaskCounts.of(raw))
+            values |= set(np.unique(raw).tolist())
         except UserError:  # it is among the bad ones for that
             continue
     named = len(dataset.classes)
-    return [*dict.fromkeys(mask_notes(dataset.config, named, total) + mask_notes(dataset.config, named, refused))]
+    notes = mask_notes(dataset.config, named, total) + mask_notes(dataset.config, named, refused, values)
+    return [*dict.fromkeys(notes), *binary_notes(dataset.config, named, counts)]
 
 
 def _blank_notes(blank: list[str], labeled: int, hints: list[str]) -> list[str]:

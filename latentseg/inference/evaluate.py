@@ -80,11 +80,11 @@ class Evaluation:
     def table(self) -> RenderableType:
         """IoU per class and the summary, in %; the notes follow."""
         skipped = f" ({self.skipped} more cannot be used)" if self.skipped else ""
-        table = Table(title=f"{self.run}: {self.split}, {self.images} images{skipped}, step {self.step}")
+        table = Table(title=Text(f"{self.run}: {self.split}, {self.images} images{skipped}, step {self.step}"))
         table.add_column("class")
         table.add_column("IoU %", justify="right")
         for name, iou in zip(self.classes, self.scores.iou, strict=True):
-            table.add_row(name, "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
+            table.add_row(Text(name), "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
         table.add_section()
         table.add_row("mIoU", self.scores.miou_text())
         table.add_row("pixel accuracy", f"{100 * self.scores.pixel_accuracy:.2f}")
