@@ -78,12 +78,9 @@ def check_data(
     notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
         masked = {each.image: each for role, each in jobs if role != "unlabeled"}  # an image may be scored, too
-        notes += [
-            *shared_masks(masked.values()),
-            *own_masks(good.labeled),
-            *leak_notes(LABELED, split.labeled, kept_out),
-        ]
-        notes += leak_notes("unlabeled", split.unlabeled, kept_out)
+        notes += [*shared_masks(masked.values()), *own_masks(good.labeled)]
+        notes += leak_notes(LABELED, split.labeled, kept_out, pixels.marks)
+        notes += leak_notes("unlabeled", split.unlabeled, kept_out, pixels.marks)
         train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
         masks = [item.mask for _, item in (*jobs, *(("train", each) for each in dataset.items("train"))) if item.mask]
         notes += listing_notes(dataset.config, dataset.root, train, masks)
@@ -154,18 +151,18 @@ def _check(dataset: Dataset, role: str, item: Item, full: bool) -> Found:
     """Read one item."""
     check_name(item)
     scored = role not in (LABELED, "unlabeled")
-    ids = None
+    ids = pixels = None
     if role == LABELED and full:
-        ids = dataset.read_pair(item)[1]
+        pixels, ids = dataset.read_pair(item)
     elif full:
-        dataset.read_image(item)
+        pixels = dataset.read_image(item)
     elif item.image is not None:
         check_headers(item.image, item.mask)
     if role == LABELED and ids is None:
         ids = dataset.read_targets(item)
     if scored and (full or not item.has_labels):
         ids = dataset.read_targets(item, resized=False)
-    about = facts(item, dataset.config, ids is not None) if full and item.image else NO_FACTS
+    about = NO_FACTS if pixels is None else facts(item, dataset.config, ids is not None, pixels)
     return Found(None if ids is None else MaskCounts.of(ids), about)
 
 

@@ -15,6 +15,7 @@ from written import packed, tiff
 from written import png as hand_png
 
 from latentseg.data.images import read_rgb, used_bits
+from latentseg.data.masks import read_mask
 from latentseg.data.opening import PIXEL_LIMIT
 from latentseg.data.pairs import check_headers
 from latentseg.errors import DataError, UserError
@@ -346,6 +347,27 @@ def test_lab_becomes_rgb(tmp_path: Path) -> None:
     lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     lab.apply(Image.fromarray(RGB)).save(tmp_path / "a.tif")
     assert np.abs(read_rgb(tmp_path / "a.tif").astype(int) - RGB).mean() < 2  # 8 bits of Lab are coarse
+
+
+def test_a_tiff_that_is_cut_off_is_not_called_strange(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Its tags stand at its end where it is compressed."""
+    path = tmp_path / "a.tif"
+    for kind in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        Image.fromarray(RGB).save(path, compression=kind)
+        whole = path.read_bytes()
+        for length in (8, 20, len(whole) // 2, len(whole) - 9):
+            path.write_bytes(whole[:length])
+            with pytest.raises(DataError, match="has no readable image content"):
+                read_rgb(path)
+    assert not recwarn.list
+
+
+def test_a_palette_image_without_palette_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(hand_png(np.array([[0, 1]]), 8, 3))
+    for read in (read_rgb, read_mask, lambda path: check_headers(path, None)):
+        with pytest.raises(DataError, match=r"a\.png: is a palette image that lacks its palette; save it again"):
+            read(path)
 
 
 def test_a_flipped_bit_of_the_pixels_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from checking import notes_of
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latentseg.data.datasets import Item
 from latentseg.data.leaks import leak_notes, shared_masks
@@ -26,6 +29,31 @@ def test_the_same_bytes_are_found_under_any_name(folder_set: Callable[..., Path]
         "1 labelled images have the content of images of test (00)",
         "1 labelled images have the content of images of val (twin = 02)",
     ]
+
+
+@pytest.mark.parametrize("how", ["packed", "text", "bmp", "turned"])
+def test_the_same_pixels_in_other_bytes_are_found(how: str, folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=4, val=2, size=(30, 40))
+    (root / "masks/train/00.png").unlink()
+    with Image.open(root / "images/val/01.png") as image:
+        pixels, note, exif = image.copy(), PngInfo(), Image.Exif()
+    note.add_text("Comment", "a")
+    exif[0x112] = 3
+    for name in ("00", "02"):  # one unlabelled, one labelled
+        path = root / f"images/train/{name}.png"
+        if how == "packed":
+            pixels.save(path, compress_level=1)
+        elif how == "text":
+            pixels.save(path, pnginfo=note)
+        elif how == "bmp":
+            path.unlink()
+            pixels.save(path.with_suffix(".bmp"))
+        else:
+            pixels.transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
+    for _ in range(2):  # the second time from what is remembered
+        labelled, unlabelled = [note for note in notes_of(root) if "have the content of images of val" in note]
+        assert labelled.startswith("1 labelled images have the content of images of val (02 = 01, saved otherwise): ")
+        assert unlabelled.startswith("1 unlabelled images have the content of images of val (00 = 01, saved otherwise)")
 
 
 def test_images_of_one_size_are_not_the_same(tmp_path: Path) -> None:
