@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,6 +272,20 @@ def test_voc_finds_its_root_lists_and_palette(voc_set: Callable[..., Path]) -> N
         open_dataset(DataConfig(kind="voc", root=str(above), masks="SegmentationClass"))
     assert dataset.classes == VOC_CLASSES
     assert dataset.palette[[0, 1, 15, 20]].tolist() == [[0, 0, 0], [128, 0, 0], [192, 128, 128], [0, 64, 128]]
+
+
+def test_voc_takes_image_files_alone(voc_set: Callable[..., Path]) -> None:
+    root = voc_set()
+    shutil.rmtree(root / "VOC2012/ImageSets")
+    names = sorted(path.name for path in (root / "VOC2012/JPEGImages").iterdir())
+    for name in ("Thumbs.db", ".DS_Store", "notes"):
+        (root / "VOC2012/JPEGImages" / name).write_text("x")
+    (root / "VOC2012/JPEGImages/folder").mkdir()
+    config = DataConfig(kind="voc", root=str(root))
+    assert [item.image.name for item in open_dataset(config).items("train") if item.image] == names
+    shutil.copy(root / "VOC2012/JPEGImages" / names[0], root / f"VOC2012/JPEGImages/{Path(names[0]).stem}.png")
+    with pytest.raises(DataError, match="two files have the same stem"):
+        open_dataset(config)
 
 
 def test_voc_reads_palette_masks_and_class_maps(voc_set: Callable[..., Path]) -> None:
