@@ -142,6 +142,8 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError("the file does not exist", "correct its name, or write it", path) from error
     except OSError as error:
         raise DataError("the file cannot be read", "look at its permissions", path, str(error)) from error
     except UnicodeDecodeError as error:

@@ -275,15 +275,15 @@ def test_voc_finds_its_root_lists_and_palette(voc_set: Callable[..., Path]) -> N
 
 
 def test_voc_takes_image_files_alone(voc_set: Callable[..., Path]) -> None:
-    root = voc_set()
-    shutil.rmtree(root / "VOC2012/ImageSets")
-    names = sorted(path.name for path in (root / "VOC2012/JPEGImages").iterdir())
+    root = voc_set() / "VOCdevkit/VOC2012"
+    shutil.rmtree(root / "ImageSets")
+    names = sorted(path.name for path in (root / "JPEGImages").iterdir())
     for name in ("Thumbs.db", ".DS_Store", "notes"):
-        (root / "VOC2012/JPEGImages" / name).write_text("x")
-    (root / "VOC2012/JPEGImages/folder").mkdir()
+        (root / "JPEGImages" / name).write_text("x")
+    (root / "JPEGImages/folder").mkdir()
     config = DataConfig(kind="voc", root=str(root))
     assert [item.image.name for item in open_dataset(config).items("train") if item.image] == names
-    shutil.copy(root / "VOC2012/JPEGImages" / names[0], root / f"VOC2012/JPEGImages/{Path(names[0]).stem}.png")
+    shutil.copy(root / "JPEGImages" / names[0], root / f"JPEGImages/{Path(names[0]).stem}.png")
     with pytest.raises(DataError, match="two files have the same stem"):
         open_dataset(config)
 

@@ -214,6 +214,11 @@ def test_where_masks_were_looked_for_is_said(folder_set: Callable[..., Path]) ->
         notes_of(root)
 
 
+def test_a_text_that_is_not_there_is_not_called_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt: the file does not exist; correct its name, or write it"):
+        read_text(tmp_path / "none.txt")
+
+
 @pytest.mark.parametrize("coding", ["UTF-16LE", "UTF-16BE", "UTF-32", "WINDOWS-1252"])
 def test_the_remedy_for_other_encodings_works(coding: str, tmp_path: Path) -> None:
     path, names = tmp_path / "list.txt", "Straße\nbar\n"
