@@ -87,6 +87,7 @@ def test_values_that_want_a_map_are_recognised() -> None:
         assert ("and 255 means ignored" in note) == (255 in values)
     (note,) = mask_notes(config, 2, counts([[0]]), {0, 26001})
     assert note.endswith("'data.class_map={0: 0, 26001: 1}'")
+    assert mask_notes(config, 3, counts([[0, 1]]), {-1, 0, 1}) == []  # a negative value is no class
     assert mask_notes(config, 3, counts([[0, 1, 4, 5]])) == []
     assert mask_notes(DataConfig(class_map={0: 0}), 2, counts([[0, 255]])) == []
     assert mask_notes(DataConfig(kind="voc"), 2, counts([[0, 255]])) == []
