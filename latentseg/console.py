@@ -115,7 +115,7 @@ class _Figures(ProgressColumn):
 def _bar(what: str) -> Progress:
     wide = console.width >= WIDE
     return Progress(
-        TextColumn(what),
+        TextColumn(what, markup=False),
         *([BarColumn(20)] if wide else []),
         MofNCompleteColumn(),
         *([TimeElapsedColumn()] if wide else []),

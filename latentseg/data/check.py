@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.table import Table
 
 from latentseg.config import Config
 from latentseg.console import console, track
 from latentseg.data.checked import Checked, Found
-from latentseg.data.classes import LABELED, MaskCounts, class_notes, class_table, mask_notes
+from latentseg.data.classes import LABELED, MaskCounts, binary_notes, class_notes, class_table, mask_notes
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.files import first_three
 from latentseg.data.images import IGNORE_INDEX
@@ -76,8 +77,10 @@ def check_data(
     good, good_scored = _without(split, scored, bad)
     notes = [*dataset.notes, *split.notes, *pixels.notes(dataset.config), *about_classes, *blank_ones]
     if dataset.root and split.labeled:
-        notes += [*shared_masks(split.labeled), *own_masks(good.labeled), *leak_notes(LABELED, split.labeled, kept_out)]
-        notes += leak_notes("unlabeled", split.unlabeled, kept_out)
+        masked = {each.image: each for role, each in jobs if role != "unlabeled"}  # an image may be scored, too
+        notes += [*shared_masks(masked.values()), *own_masks(good.labeled)]
+        notes += leak_notes(LABELED, split.labeled, kept_out, pixels.marks)
+        notes += leak_notes("unlabeled", split.unlabeled, kept_out, pixels.marks)
         train = [item.image for item in (*split.labeled, *split.unlabeled) if item.image]
         masks = [item.mask for _, item in (*jobs, *(("train", each) for each in dataset.items("train"))) if item.mask]
         notes += listing_notes(dataset.config, dataset.root, train, masks)
@@ -148,18 +151,18 @@ def _check(dataset: Dataset, role: str, item: Item, full: bool) -> Found:
     """Read one item."""
     check_name(item)
     scored = role not in (LABELED, "unlabeled")
-    ids = None
+    ids = pixels = None
     if role == LABELED and full:
-        ids = dataset.read_pair(item)[1]
+        pixels, ids = dataset.read_pair(item)
     elif full:
-        dataset.read_image(item)
+        pixels = dataset.read_image(item)
     elif item.image is not None:
         check_headers(item.image, item.mask)
     if role == LABELED and ids is None:
         ids = dataset.read_targets(item)
     if scored and (full or not item.has_labels):
         ids = dataset.read_targets(item, resized=False)
-    about = facts(item, dataset.config, ids is not None) if full and item.image else NO_FACTS
+    about = NO_FACTS if pixels is None else facts(item, dataset.config, ids is not None, pixels)
     return Found(None if ids is None else MaskCounts.of(ids), about)
 
 
@@ -168,14 +171,17 @@ def _mask_notes(dataset: Dataset, counts: dict[str, MaskCounts], bad: list[Bad])
     total = MaskCounts()
     for found in counts.values():
         total.add(found)
-    refused = MaskCounts()
+    refused, values = MaskCounts(), set[int]()
     for mask in [each.item.mask for each in bad if each.role != "unlabeled" and each.item.mask][:20]:
         try:
-            refused.add(MaskCounts.of(read_mask(mask)))
+            raw = read_mask(mask)
+            refused.add(MaskCounts.of(raw))
+            values |= set(np.unique(raw).tolist())
         except UserError:  # it is among the bad ones for that
             continue
     named = len(dataset.classes)
-    return [*dict.fromkeys(mask_notes(dataset.config, named, total) + mask_notes(dataset.config, named, refused))]
+    notes = mask_notes(dataset.config, named, total) + mask_notes(dataset.config, named, refused, values)
+    return [*dict.fromkeys(notes), *binary_notes(dataset.config, named, counts)]
 
 
 def _blank_notes(blank: list[str], labeled: int, hints: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from latentseg.data.files import cache_home
 from latentseg.data.layouts import Item
 from latentseg.data.pixels import PixelFacts
 
-FORM = 1
+FORM = 2
 """Raised where files are checked in another way, or what is kept has another form."""
 NOT_READ = {"labeled", "unlabeled", "every_class", "holdout", "balance", "on_bad", "train_list"}
 """Options that choose images, and say nothing of how one is read."""
@@ -98,8 +98,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _packed(found: Found) -> list[Any]:
-    bits, colors, turning = found.about
-    about = [bits, [[value, list(color)] for value, color in colors.items()], turning]
+    bits, colors, turning, mark = found.about
+    about = [bits, [[value, list(color)] for value, color in colors.items()], turning, mark]
     if found.counts is None:
         return [None, about]
     counts = found.counts
@@ -110,8 +110,9 @@ def _packed(found: Found) -> list[Any]:
 def _unpacked(kept: Any) -> Found | None:
     """What was packed; None where it is damaged."""
     try:
-        counts, (bits, colors, turning) = kept
-        about = PixelFacts(bits, {int(value): (int(r), int(g), int(b)) for value, (r, g, b) in colors}, turning)
+        counts, (bits, colors, turning, mark) = kept
+        shown = {int(value): (int(r), int(g), int(b)) for value, (r, g, b) in colors}
+        about = PixelFacts(bits, shown, turning, int(mark))
         return Found(counts and _counts(*counts), about)
     except (IndexError, TypeError, ValueError):
         return None

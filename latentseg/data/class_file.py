@@ -1,13 +1,17 @@
 """classes.txt: names of the classes, one a line, in the order of their ids; and what in it shifts ids unseen."""
 
+import json
+import os
 import re
 from pathlib import Path
 
-from latentseg.data.files import read_text, shorten
+from latentseg.data.files import is_file, read_text, shorten
 from latentseg.errors import DataError
 
 NO_CLASS = "__ignore__"
 """First line of LabelMe's labels.txt: its id is -1, saved as 255, so that the next line has the id 0."""
+HEADS = frozenset({"id", "index", "name", "names", "class", "classes", "class_name", "label", "labels", "category"})
+"""Words that tables begin with."""
 HIDDEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 """Signs without width, which come along when text is copied."""
 
@@ -18,7 +22,14 @@ def listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
     Raises:
         DataError: The file cannot be read as text, holds comments, or `__ignore__` elsewhere than in front.
     """
-    lines = [line.strip().strip(HIDDEN).strip() for line in read_text(path).splitlines()] if path.is_file() else []
+    if not is_file(path):
+        if os.path.lexists(path):
+            raise DataError("is no file of names", "write the names of the classes into it, one a line", path)
+        return (), []
+    text = read_text(path)
+    if _is_json(text):
+        raise DataError("names of classes as JSON", "write them bare, one a line, in the order of their ids", path)
+    lines = [line.strip().strip(HIDDEN).strip() for line in text.splitlines()]
     names = [line for line in lines if line]
     if comments := [name for name in names if name.startswith(("#", "//"))]:
         remedy = "remove it: each line is a class, and the next line would have its id"
@@ -30,7 +41,17 @@ def listed_classes(path: Path) -> tuple[tuple[str, ...], list[str]]:
         second = f", so {names[1]} is id 0" if len(names) > 1 else ""
         note = f"{path} begins with LabelMe's {NO_CLASS} (id -1, saved as 255): it is no class{second}"
         return tuple(names[1:]), [note]
+    if names and re.split(r"\W+", names[0].lower())[0] in HEADS:
+        head = f"{path} begins with {names[0]}, which is the class of id 0: if it is the head of a table, remove it"
+        return tuple(names), [head]
     return tuple(names), _gap_note(lines, path) + _number_note(names, path)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _gap_note(lines: list[str], path: Path) -> list[str]:
@@ -48,8 +69,10 @@ def _ids(lines: list[str]) -> dict[str, int]:
 
 
 def _number_note(names: list[str], path: Path) -> list[str]:
-    """Lines that all begin with a number which is not their id."""
-    found = [re.match(r"(\d{1,9})\s*[\s:;,=.)-]\s*(.*\D.*)", name) for name in names]
+    """Lines that all begin or end with a number which is not their id."""
+    first = [re.match(r"(\d{1,9})\s*[\s:;,=.)-]\s*(.*\D.*)", name) for name in names]
+    last = [re.search(r"\D\s*[:;,=\t]\s*(\d{1,9})$", name) for name in names]
+    found = first if all(first) else last
     numbers = [int(match[1]) for match in found if match]
     if not names or len(numbers) < len(names) or numbers == list(range(len(names))):
         return []
@@ -60,4 +83,5 @@ def _number_note(names: list[str], path: Path) -> list[str]:
         remedy = f"if the numbers are mask values, say so by 'data.class_map={listed}'"
     else:
         remedy = "write the names alone, in the order of their ids"
-    return [f"the lines of {path} begin with numbers, but {names[0]} is id 0, as the first line: {remedy}"]
+    where = "begin" if all(first) else "end"
+    return [f"the lines of {path} {where} with numbers, but {names[0]} is id 0, as the first line: {remedy}"]

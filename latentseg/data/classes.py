@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from latentseg.config import DataConfig
 from latentseg.data.images import IGNORE_INDEX
@@ -105,15 +106,16 @@ def _named(names: Sequence[str], ids: list[int]) -> str:
     return f"{'class' if len(ids) == 1 else 'classes'} {', '.join(names[c] for c in ids[:5])}{more}"
 
 
-def mask_notes(config: DataConfig, num_classes: int, counts: MaskCounts) -> list[str]:
+def mask_notes(config: DataConfig, num_classes: int, counts: MaskCounts, values: set[int] | None = None) -> list[str]:
     """What the values of masks look like: an offered `data.class_map`, or a smooth resize.
 
     Args:
         config: Whether they are mapped.
         num_classes: Of the data set.
         counts: Of class ids, or of raw values where ids were refused.
+        values: Those that occur, if some are beyond those that are counted.
     """
-    values, notes = counts.values, []
+    values, notes = counts.values if values is None else values, []
     if slopes := counts.resized_smoothly():
         listed = ", ".join(map(str, slopes[:8])) + ", ..." * (len(slopes) > 8)
         notes.append(
@@ -122,18 +124,39 @@ def mask_notes(config: DataConfig, num_classes: int, counts: MaskCounts) -> list
         )
     elif config.class_map is None and config.kind == "folder":
         known = values - {IGNORE_INDEX}
-        if num_classes == 2 and known == {0} and IGNORE_INDEX in values:
-            notes.append(
-                "masks hold 0 and 255 alone, and 255 means ignored: if it is the second class, say so by "
-                "'data.class_map={0: 0, 255: 1}'"
-            )
-        elif max(known, default=0) == num_classes:
-            shift = "{" + ", ".join(f"{number + 1}: {number}" for number in range(num_classes)) + "}"
+        if max(known, default=0) == num_classes:
+            shift = _map({number + 1: number for number in range(num_classes)})
             notes.append(
                 f"masks hold values up to {num_classes}, one more than the last of {num_classes} ids: if they start at "
                 f"1, and 0 means no label, say so by 'data.class_map={shift}'"
             )
+        elif len(values) == num_classes and min(values) >= 0 and values != set(range(num_classes)):
+            listed = ", ".join(map(str, sorted(values)[:8])) + ", ..." * (num_classes > 8)
+            meant = ", and 255 means ignored" if IGNORE_INDEX in values else ""
+            mapped = _map({value: number for number, value in enumerate(sorted(values))})
+            notes.append(
+                f"masks hold the values {listed} alone, as many as there are classes{meant}: if they are the classes "
+                f"in their order, say so by 'data.class_map={mapped}'"
+            )
     return notes
+
+
+def binary_notes(config: DataConfig, num_classes: int, counts: dict[str, MaskCounts]) -> list[str]:
+    """A note on masks of 0 and 255 in one role, where those of the others hold 0 and 1; arguments as above."""
+    if num_classes != 2 or config.class_map is not None or config.kind != "folder":
+        return []
+    of_one = {role for role, found in counts.items() if 1 in found.values}
+    odd = [role for role, found in counts.items() if found.values == {0, IGNORE_INDEX}]
+    if not of_one or not odd or any(IGNORE_INDEX in counts[role].values for role in of_one):
+        return []
+    mapped, others = _map({0: 0, 1: 1, IGNORE_INDEX: 1}), ", ".join(sorted(of_one))
+    note = f"masks of {', '.join(odd)} hold 0 and 255 alone, and 255 means ignored; those of {others} hold 1: "
+    return [f"{note}if both are the second class, say so by 'data.class_map={mapped}'"]
+
+
+def _map(values: dict[int, int]) -> str:
+    """As an override has it."""
+    return "{" + ", ".join(f"{value}: {number}" for value, number in values.items()) + "}"
 
 
 def class_table(names: Sequence[str], counts: dict[str, MaskCounts]) -> Table:
@@ -145,7 +168,7 @@ def class_table(names: Sequence[str], counts: dict[str, MaskCounts]) -> Table:
     rows = [*enumerate(names), (IGNORE_INDEX, "no label")]
     for c, name in rows:
         cells = (f"{found.pixels[c]:,} ({found.images[c]:,})" for found in counts.values())
-        table.add_row(name, *cells)
+        table.add_row(Text(name), *cells)
     return table
 
 

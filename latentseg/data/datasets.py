@@ -1,5 +1,6 @@
 """Data sets: how the images and masks that a layout lists are read, and which classes they have."""
 
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from latentseg.config import DataConfig, ScenesConfig
 from latentseg.data.colors import distinct_palette, mask_meaning
-from latentseg.data.files import IMAGE_SUFFIXES
+from latentseg.data.files import IMAGE_SUFFIXES, shorten
 from latentseg.data.images import IGNORE_INDEX, read_rgb, resized, resized_ids
 from latentseg.data.layouts import Item, Layout, hold_out, open_layout
 from latentseg.data.masks import own_palette
@@ -32,6 +33,7 @@ class Dataset:
         self.config, self.remember = config, remember
         self.root, self.notes = layout.root, list(layout.notes)
         self.classes = _class_names(layout, config)
+        self.notes += _alike(self.classes)
         values = config.class_map or layout.values or {value: value for value in range(len(self.classes))}
         _refuse_ignored_classes(self.classes, values, [] if config.class_map else config.ignored_values)
         colors = layout.colors
@@ -151,9 +153,11 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
             f"say with data.class_map which mask value belongs to which class"
         )
     if not 2 <= len(names) <= IGNORE_INDEX or len(set(names)) < len(names):
+        odd = [name for i, name in enumerate(names) if name in names[:i] or len(names) == 1]
+        which = f" ({shorten(odd[0])})" if odd else ""
         raise UserError(
-            f"{len(names)} names for {len(set(names))} classes: 2 to {IGNORE_INDEX} classes are possible (255 means "
-            f"ignored), each with a name of its own; change data.classes or classes.txt"
+            f"{len(names)} names for {len(set(names))} classes{which}: 2 to {IGNORE_INDEX} classes are possible (255 "
+            f"means ignored), each with a name of its own; change data.classes or classes.txt, which holds one a line"
         )
     for value, number in (config.class_map or {}).items():
         if number >= len(names):
@@ -162,6 +166,16 @@ def _class_names(layout: Layout, config: DataConfig) -> tuple[str, ...]:
                 f"names {len(names)})"
             )
     return names
+
+
+def _alike(names: tuple[str, ...]) -> list[str]:
+    """A note on names that look the same: other capitals, or another Unicode form."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            return [f"the classes {shorten(other)} and {shorten(name)} differ in capitals or Unicode form alone"]
+    return []
 
 
 def _refuse_ignored_classes(names: tuple[str, ...], values: dict[int, int], ignored: list[int]) -> None:

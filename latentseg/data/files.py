@@ -142,19 +142,24 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError("the file does not exist", "correct its name, or write it", path) from error
     except OSError as error:
         raise DataError("the file cannot be read", "look at its permissions", path, str(error)) from error
     except UnicodeDecodeError as error:
-        raise _no_text(path, f"{error.reason} at byte {error.start}") from error
+        raise _no_text(path, content, f"{error.reason} at byte {error.start}") from error
     if "\0" in text:
-        raise _no_text(path, "it holds zero bytes")
+        raise _no_text(path, content, "it holds zero bytes")
     return text
 
 
-def _no_text(path: Path, detail: str) -> DataError:
+def _no_text(path: Path, content: bytes, detail: str) -> DataError:
+    coding = "UTF-16LE" if b"\0" in content else "WINDOWS-1252"  # which Windows calls Latin-1
+    coding = "UTF-16BE" if content.startswith(b"\0") else coding
+    coding = "UTF-32" if content.startswith(codecs.BOM_UTF32_LE) else coding
     return DataError(
         "cannot be read as text in UTF-8, nor as UTF-16 with its mark",
-        "save it as UTF-8 (from Windows' Latin-1: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW)",
+        f"save it as UTF-8 (if it is {coding}: iconv -f {coding} -t UTF-8 OLD > NEW)",
         path,
         detail,
     )

@@ -11,7 +11,7 @@ from latentseg.config import DataConfig
 from latentseg.data.class_file import listed_classes
 from latentseg.data.colors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC_CLASSES, color_entries, voc_color
 from latentseg.data.drawn.store import drawn_masks
-from latentseg.data.files import data_folder, home_path, is_file, listing, read_text, shorten, voc_root
+from latentseg.data.files import data_folder, files_by_stem, home_path, is_file, listing, read_text, shorten, voc_root
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.pair_lists import read_pair_list
 from latentseg.data.pairing import near_names, orphan_notes, unread_notes
@@ -75,17 +75,16 @@ def open_layout(config: DataConfig) -> Layout:
 def _voc(config: DataConfig) -> Layout:
     root = voc_root(data_folder(config.root, config.kind))
     masks = _part(root, config.masks, "voc")
-    images = {path.stem: path for path in sorted((root / "JPEGImages").iterdir())}
-    have = {path.stem for path in masks.iterdir() if path.suffix == ".png"}
+    images, have = files_by_stem(root / "JPEGImages"), files_by_stem(masks)
     splits: dict[str, list[Item]] = {}
     notes: list[str] = []
     for split, lines in _voc_lists(config, root, images).items():
         splits[split] = [
-            Item(i, images.get(i, root / "JPEGImages" / f"{i}.jpg"), masks / f"{i}.png" if i in have else None)
+            Item(i, images.get(i, root / "JPEGImages" / f"{i}.jpg"), have.get(i))
             for i in dict.fromkeys(_voc_id(line, images) for line in lines)
         ]
         bare = [item.id for item in splits[split] if item.mask is None]
-        if near := near_names(sorted(have - {item.id for item in splits[split]}), bare):
+        if near := near_names(sorted(have.keys() - {item.id for item in splits[split]}), bare):
             notes += orphan_notes(split, masks, sorted(near), bare)
     listed = color_entries(root / "labelmap.txt") if (root / "labelmap.txt").is_file() else []
     named = {name: color for color, name in listed}
@@ -180,8 +179,9 @@ def _annotated(config: DataConfig) -> Layout:
         "label_studio": label_studio.label_studio,
     }
     found = of_kind[config.kind](root, config.uncovered)
-    masks, notes = drawn_masks(found), list(found.notes)
-    rows = [Row(each.split, each.id, each.image, masks[each.split, each.id]) for each in found.drawings]
+    masks, undrawn = drawn_masks(found, skip=config.on_bad == "skip")
+    notes = [*found.notes, *undrawn]
+    rows = [Row(each.split, each.id, each.image, masks.get((each.split, each.id))) for each in found.drawings]
     rows += [Row(*each, None) for each in found.bare]
     return Layout(root, _by_split(rows, notes, []), found.classes, notes=tuple(notes))
 

@@ -1,8 +1,8 @@
-"""Images that a run learns from and is scored by: the same file, or the same bytes under another name."""
+"""Images that a run learns from and is scored by: the same file, the same bytes, or the same pixels in other bytes."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from latentseg.data.datasets import Item
@@ -17,19 +17,24 @@ REMEDY = {
 }
 
 
-def leak_notes(role: str, items: list[Item], kept_out: list[tuple[str, Item]]) -> list[str]:
+def leak_notes(
+    role: str, items: list[Item], kept_out: list[tuple[str, Item]], marks: Mapping[Item, int] | None = None
+) -> list[str]:
     """Notes on images of a role (`labeled`, `unlabeled`) that are kept for scores as well.
 
-    Files of the same size are compared by their bytes.
+    Files of the same size are compared by their bytes, images that were decoded by the marks of their pixels.
 
     Args:
         role: Of the images.
         items: The images.
         kept_out: Images that are kept for scores, each with its split.
+        marks: Of the pixels of images; 0 or nothing: not known.
     """
+    marks = marks or {}
     by_size: dict[int, list[tuple[str, Item]]] = defaultdict(list)
     for split, other in kept_out:
         by_size[_size(other)].append((split, other))
+    by_mark = {mark: (split, other) for split, other in reversed(kept_out) if (mark := marks.get(other, 0))}
     digests: dict[Path, bytes] = {}
     found: dict[str, list[str]] = defaultdict(list)
     for item in items:
@@ -38,6 +43,9 @@ def leak_notes(role: str, items: list[Item], kept_out: list[tuple[str, Item]]) -
                 same = item.image.resolve() == other.image.resolve()
                 found[split].append(item.id if same or item.id == other.id else f"{item.id} = {other.id}")
                 break
+        else:
+            if twin := by_mark.get(marks.get(item, 0)):
+                found[twin[0]].append(f"{item.id} = {twin[1].id}, saved otherwise")
     return [
         f"{len(names)} {KINDS[role]} images have the content of images of {split} ({first_three(iter(names))}): "
         f"{REMEDY[role]}"
@@ -56,7 +64,7 @@ def refuse_scored(item: Item, scored: set[str | Path]) -> None:
 
 
 def shared_masks(items: Iterable[Item]) -> list[str]:
-    """A note on masks that serve several labelled images."""
+    """A note on masks that serve several images, be they labelled or scored."""
     users: dict[Path, list[Item]] = defaultdict(list)
     for item in items:
         if item.mask:
@@ -66,7 +74,7 @@ def shared_masks(items: Iterable[Item]) -> list[str]:
         return []
     mask, images = next(iter(twice.items()))
     names = first_three(str(item.image) for item in images)
-    return [f"{len(twice)} masks belong to several labelled images, as {mask} to {names}: look at the list"]
+    return [f"{len(twice)} masks belong to several images, as {mask} to {names}: look at the list, or at data.pairs"]
 
 
 def own_masks(items: Iterable[Item]) -> list[str]:

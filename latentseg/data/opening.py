@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,13 @@ PIXEL_LIMIT = 2**30
 """Of one image: 4 GB in Pillow's memory. Pillow's own limit is below what a map or a slide scanner gives."""
 Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what Pillow logs is in our messages
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # and what it warns of
 ORIENTATION = 0x0112  # EXIF tag: 1 upright, 2 to 8 mirrored or turned; 5 to 8 exchange width and height
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 EXIF_IN = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # keys of Pillow's info
 TIFF = frozenset({b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"})  # how such a file begins
+TIFF_NEEDS = frozenset({256, 257, 262, 273})
+"""Tags of the size, the meaning of values, and the place of the pixels."""
 REDUCED_OR_MASK = 5  # bits of a TIFF's NewSubfileType: such a page is no picture of its own
 UNKNOWN_TIFF = (
     "is a TIFF of a kind that cannot be read",
@@ -143,6 +147,8 @@ def _check_kind(image: Image.Image, path: Path) -> None:
             raise DataError("has bands that are not said to be colours", remedy, path, f"{bands} bands")
         if tiff_tag(image, 284) == 2 and bands > 1 and bits > 8:  # Pillow takes half of each sample for a pixel
             raise DataError(*UNKNOWN_TIFF, path, f"{bands} bands of {bits} bits, one after the other")
+    if image.mode == "P" and image.palette is None:
+        raise DataError("is a palette image that lacks its palette", "save it again", path)
     if image.format == "BMP" and _bmp_bits(image) != {"1": 1, "L": 8}.get(raw_mode(image), _bmp_bits(image)):
         # Pillow takes a grey palette for samples of another width.
         raise DataError("is a BMP with a short grey palette, which is misread", "save it as PNG", path)
@@ -198,6 +204,8 @@ def _tiff_bands(path: Path) -> str | None:
             tags = TiffImagePlugin.ImageFileDirectory_v2(head + file.read(8) * (head[2] == 43))
             file.seek(tags.next)
             tags.load(file)
+            if not tags.keys() >= TIFF_NEEDS:  # it was cut off
+                return None
             return f"{tags.get(277, 1)} bands of {max(tags.get(258, (1,)))} bits"
     except UNREADABLE:
         return None

@@ -1,6 +1,10 @@
 """What is noted of the pixels of a data set: depth, the way up of masks, palettes that disagree."""
 
+import zlib
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentseg.config import DataConfig
 from latentseg.data.files import first_three
@@ -20,29 +24,32 @@ class PixelFacts(NamedTuple):
     """Palette entries that the mask uses."""
     turning: str | None
     """What is said about its way up."""
+    mark: int = 0
+    """Of what it shows; others than 0 are the same for the same pixels, and hardly ever for others."""
 
 
 NO_FACTS = PixelFacts(None, {}, None)
 
 
-def facts(item: Item, config: DataConfig, labels: bool) -> PixelFacts:
+def facts(item: Item, config: DataConfig, labels: bool, pixels: NDArray[np.uint8]) -> PixelFacts:
     """Look at the files of an item.
 
     Args:
         item: With an image file.
         config: Whether masks show colours.
         labels: Whether its mask is used.
+        pixels: What the image shows, shape (H, W, 3).
 
     Raises:
         DataError: A file cannot be read.
     """
     assert item.image is not None
-    bits = used_bits(item.image)
+    bits, mark = used_bits(item.image), zlib.crc32(repr(pixels.shape).encode() + pixels[::3].tobytes())
     if item.mask is None or not labels:
-        return PixelFacts(bits, {}, None)
+        return PixelFacts(bits, {}, None, mark)
     plain = config.color_map is None
     turning = turning_note(item.image, item.mask, read_mask) if plain else None
-    return PixelFacts(bits, used_colors(item.mask) if plain else {}, turning)
+    return PixelFacts(bits, used_colors(item.mask) if plain else {}, turning, mark)
 
 
 class PixelNotes:
@@ -52,9 +59,11 @@ class PixelNotes:
         self._palettes = Palettes()
         self._bits = set[int]()
         self._turned: dict[str, list[str]] = {}
+        self.marks: dict[Item, int] = {}
 
     def add(self, item: Item, found: PixelFacts) -> DataError | None:
         """Take in an item; the error if its palette disagrees with those before."""
+        self.marks[item] = found.mark
         if found.bits is not None:
             self._bits.add(found.bits)
         if found.turning:

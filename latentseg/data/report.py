@@ -74,7 +74,8 @@ class Report:
             raise self._problem("mend them, or go on without them by data.on_bad=skip")
         if not self.split.labeled:
             raise self._problem("no labelled image is left: mend some")
-        return [str(self._problem("they are left out (data.on_bad=skip)"))]
+        empty = [f"no image of {name} is left: nothing is scored" for name, items in self.scored.items() if not items]
+        return [str(self._problem("they are left out (data.on_bad=skip)")), *empty]
 
     def write(self, folder: Path) -> None:
         """Write check.json, and skipped.txt if something is left out: role, id and cause, a line each.

@@ -68,6 +68,11 @@ def split_of(word: str) -> str:
     return next(split for split, words in SPLITS.items() if word.lower().startswith(words))
 
 
+def is_split(name: str) -> bool:
+    """Whether a folder is called as a split is."""
+    return re.fullmatch(SPLIT_WORD, name.lower()) is not None
+
+
 def split_in(names: Iterable[str]) -> str:
     """The split that the first of the names says as a word of its own (instances_val2017); train if none does."""
     for name in names:

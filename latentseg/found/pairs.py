@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentseg.data.pairing import SEPARATORS, has_few_values
-from latentseg.data.templates import SPLIT_WORD, Template
+from latentseg.data.templates import SPLIT_WORD, Template, is_split, split_of
 
 MASK_WORD = re.compile(
     r"mask|(?<!un)label|annot|segm|truth|(?:^|[^a-z])(?:gt|seg|target)s?(?:[^a-z]|$)|gtfine", re.IGNORECASE
 )
 """What folders of masks, and the words around names of masks, are called."""
+WORDS = rf"(?<![a-z])({SPLIT_WORD})(?![a-z])"
+"""Names of splits in those of folders."""
 SAMPLE, TRIED = 200, 12
 """Masks whose partners are looked for, and templates that are tried on all files."""
 PARTNERS = 50
@@ -41,7 +43,7 @@ def guess_pairs(root: Path, files: list[Path]) -> tuple[str, str] | None:
             for image, other in index[form.name][:PARTNERS]:
                 counts.update(set(_templates(root, (image, other), (mask, form))))
     tried = [pair for pair, _ in counts.most_common(TRIED)]
-    best = max(tried, key=lambda pair: (_fitting(pair, names), -pair[0].count("*"), -len("".join(pair))), default=None)
+    best = max(tried, key=lambda pair: _merit(pair, names), default=None)
     return best if best and _fitting(best, names) else None
 
 
@@ -73,8 +75,11 @@ def _templates(root: Path, image: tuple[str, _Form], mask: tuple[str, _Form]) ->
     around = ["/".join((*middle, form.before, form.after)) for middle, form in ((inner, of_photo), (outer, of_drawn))]
     if not _is_mask_of(root, photo, drawn, around):
         return
+    ours, theirs = ({split_of(word) for word in re.findall(WORDS, "/".join(each).lower())} for each in (inner, outer))
+    if theirs - ours:  # the mask of another split: its image bears the same name
+        return
     same_place = around[0] == around[1]  # told by their endings alone
-    tail = ["{split}" if re.fullmatch(SPLIT_WORD, part.lower()) else "*" for part in folders[len(folders) - ends :]]
+    tail = ["{split}" if is_split(part) else "*" for part in folders[len(folders) - ends :]]
     while tail and tail[-1] == "*":
         tail.pop()
     middles = _with_split(inner, outer)
@@ -109,10 +114,15 @@ def _with_split(inner: list[str], outer: list[str]) -> tuple[list[str], list[str
 
 def _heads(folders: list[str]) -> Iterator[list[str]]:
     """The folders above, as they are and as any."""
-    written = ["{split}" if re.fullmatch(SPLIT_WORD, part.lower()) else part for part in folders]
+    written = ["{split}" if is_split(part) else part for part in folders]
     yield written
     if any(part != "{split}" for part in written):
         yield [part if part == "{split}" else "*" for part in written]
+
+
+def _merit(pair: tuple[str, str], names: list[str]) -> tuple[int, ...]:
+    """By how many images fit; then a mask for each split goes before one for all, and short templates before long."""
+    return _fitting(pair, names), "{split}" in pair[1], -pair[0].count("*"), -len("".join(pair))
 
 
 def _fitting(pair: tuple[str, str], names: list[str]) -> int:

@@ -1,8 +1,7 @@
 """What lies in a folder of photographs and labels, and the options that read it."""
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from latentseg.data.drawn.label_studio import PNG, is_label_studio
 from latentseg.data.drawn.labelme import is_labelme
 from latentseg.data.drawn.store import files_below, json_files, read_json
 from latentseg.data.files import data_folder, first_three, image_files, skipped_note
-from latentseg.data.pair_lists import read_pair_list
+from latentseg.data.pair_lists import NO_PAIRS, read_pair_list
 from latentseg.data.pairing import shorter
-from latentseg.data.templates import split_in
+from latentseg.data.templates import Row, is_split, split_in
 from latentseg.errors import DataError, UserError
 from latentseg.found.choices import Choice, Found, Problem
 from latentseg.found.pairs import guess_pairs
@@ -68,6 +67,7 @@ def recognise(root: Path, given: Sequence[str] = ()) -> Found:
     found.choices += [choice for choice in _splits(dataset) if choice.key not in decided]
     if dataset.config.kind == "folder":
         more, problems = _others(root, dataset)
+        problems += _broken_lists(root) if not isinstance(dataset.config.pairs, str) else []
         found.choices += [choice for choice in more if choice.key not in decided]
         found.problems += problems
     return found
@@ -143,18 +143,28 @@ def _xml(root: Path) -> Found | None:
 
 
 def _csv(root: Path) -> Found | None:
-    problems = []
+    path, rows = next(((path, found) for path, found in _lists(root) if isinstance(found, list)), (root, []))
+    if not rows:
+        return None
+    why = f"{path.name} names {len(rows)} images and their masks"
+    choices = [*_begin("folder", root, why), Choice("data.pairs", path.name, why)]
+    more, broken = meaning(root, [row.mask for row in rows if row.mask])
+    return Found(root, f"pairs in {path.name}", choices + more, broken)
+
+
+def _lists(root: Path) -> Iterator[tuple[Path, list[Row] | DataError]]:
+    """The CSV files of a folder, and what they name, or why they are no lists of pairs."""
     for path in sorted(root.glob("*.csv")):
         try:
-            rows = read_pair_list(path, root)
-        except (DataError, csv.Error) as error:
-            problems.append(Problem(f"{path.name} is no list of pairs: {error}", ""))
-            continue
-        why = f"{path.name} names {len(rows)} images and their masks"
-        choices = [*_begin("folder", root, why), Choice("data.pairs", path.name, why)]
-        more, broken = meaning(root, [row.mask for row in rows if row.mask])
-        return Found(root, f"pairs in {path.name}", choices + more, broken)
-    return None
+            yield path, read_pair_list(path, root)
+        except DataError as error:
+            yield path, error
+
+
+def _broken_lists(root: Path) -> list[Problem]:
+    """CSV files that name pairs of image files, and are not read for a mistake in them."""
+    errors = [error for _, error in _lists(root) if isinstance(error, DataError) and error.cause != NO_PAIRS]
+    return [Problem(f"a list of pairs that is not used: {error}", "") for error in errors]
 
 
 _LOOKS = (_voc, _cityscapes, _json, _xml, _csv)
@@ -165,7 +175,7 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
     if pair is None and "data.pairs" not in decided:
         return None
     choices = _begin("folder", root, f"images {pair[0]}, masks {pair[1]}" if pair else "data.pairs is given")
-    if pair and (pair not in PLAIN or ((root / "masks").is_dir() and (root / "labels").is_dir())):
+    if pair and not _is_plain(root, pair):
         otherwise = "other names, or a CSV file"
         choices.append(Choice("data.pairs", list(pair), "the names that fit the most files", otherwise))
     classes = [] if "data.classes" in decided or (root / "classes.txt").is_file() else ["data.classes=[a,b]"]
@@ -181,6 +191,13 @@ def _files(root: Path, given: Sequence[str], decided: dict[str, str]) -> Found |
             raise
         more, broken = [], [Problem(f"{error.cause}{f' ({error.detail})' if error.detail else ''}", error.remedy)]
     return Found(root, "images and masks", choices + more, broken)
+
+
+def _is_plain(root: Path, pair: tuple[str, str]) -> bool:
+    """Whether the plain layout says the same without `data.pairs`: its splits are called train, val and test."""
+    if pair not in PLAIN or ((root / "masks").is_dir() and (root / "labels").is_dir()):
+        return False
+    return not any(split_in([path.name]) != path.name and is_split(path.name) for path in (root / "images").iterdir())
 
 
 def _splits(dataset: Dataset) -> list[Choice]:

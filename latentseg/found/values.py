@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from latentseg.console import track
+from latentseg.data.class_file import listed_classes
 from latentseg.data.colors import color_entries
-from latentseg.data.files import first_three, read_text
+from latentseg.data.files import first_three
 from latentseg.data.images import IGNORE_INDEX
 from latentseg.data.masks import hex_color, read_colors, read_mask, unpack
 from latentseg.data.opening import opened
@@ -22,8 +23,6 @@ MANY = 64
 """More values than these, without names, are no classes."""
 NO_CLASS = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """Names in a colour map that mean no label."""
-NO_CLASS_FIRST = "__ignore__"
-"""LabelMe's first line, of the id -1."""
 NAME_FILES = ("classes.txt", "class_names.txt", "labels.txt", "obj.names")
 COLOR_FILE = re.compile(r"(label|class|colou?r|palette).*\.(txt|csv|json)", re.IGNORECASE)
 BINARY = ["background", "foreground"]
@@ -54,7 +53,9 @@ def meaning(
     if colors:
         return _of_colors(root, colors[0]), problems
     if values:
-        return _of_values(root, values[0] - ({*ignored} - {IGNORE_INDEX}), given), problems
+        names, path, notes = (given, root / "data.classes", []) if given else listed_names(root)
+        problems += [Problem(note, "") for note in notes if path != root / "classes.txt"]  # of which the layout tells
+        return _of_values(root, values[0] - ({*ignored} - {IGNORE_INDEX}), names, path), problems
     found = broken[0][2] if broken else []
     raise found[0] if found else DataError("no mask can be read", "look at the files", root)
 
@@ -126,8 +127,7 @@ def shows_colors(mask: Path) -> bool:
         return image.mode not in GREY_MODES
 
 
-def _of_values(root: Path, seen: set[int], given: list[str] | None) -> list[Choice]:
-    names, path = (given, root / "data.classes") if given else listed_names(root)
+def _of_values(root: Path, seen: set[int], names: list[str], path: Path | None) -> list[Choice]:
     values = sorted(seen - {IGNORE_INDEX})
     if path is None:
         return _unnamed(root, values, IGNORE_INDEX in seen)
@@ -173,11 +173,11 @@ def _mapped(mapping: dict[int, int], why: str) -> Choice:
     return Choice("data.class_map", mapping, why, "another class for a value; one that is not named has no label")
 
 
-def listed_names(root: Path) -> tuple[list[str], Path | None]:
-    """Names of the classes by id, from a file in the root or a folder of it, and the file."""
+def listed_names(root: Path) -> tuple[list[str], Path | None, list[str]]:
+    """Names of the classes by id, from a file in the root or a folder of it, the file, and notes."""
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     for path in (folder / name for folder in folders for name in NAME_FILES):
         if path.is_file():
-            names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-            return names[1:] if names[:1] == [NO_CLASS_FIRST] else names, path
-    return [], None
+            names, notes = listed_classes(path)
+            return [*names], path, notes
+    return [], None, []

@@ -20,6 +20,7 @@ from latentseg.data.datasets import Dataset, Item
 from latentseg.data.report import CHECK
 from latentseg.distributed import all_reduce_sum, rank, world
 from latentseg.engine import connected, full_speed, make_fabric
+from latentseg.errors import DataError
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
 from latentseg.runs.checkpoints import write_atomically
@@ -80,11 +81,11 @@ class Evaluation:
     def table(self) -> RenderableType:
         """IoU per class and the summary, in %; the notes follow."""
         skipped = f" ({self.skipped} more cannot be used)" if self.skipped else ""
-        table = Table(title=f"{self.run}: {self.split}, {self.images} images{skipped}, step {self.step}")
+        table = Table(title=Text(f"{self.run}: {self.split}, {self.images} images{skipped}, step {self.step}"))
         table.add_column("class")
         table.add_column("IoU %", justify="right")
         for name, iou in zip(self.classes, self.scores.iou, strict=True):
-            table.add_row(name, "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
+            table.add_row(Text(name), "absent" if math.isnan(iou) else f"{100 * iou:.2f}")
         table.add_section()
         table.add_row("mIoU", self.scores.miou_text())
         table.add_row("pixel accuracy", f"{100 * self.scores.pixel_accuracy:.2f}")
@@ -106,11 +107,15 @@ def evaluate(
 
     Raises:
         UserError: The run, its checkpoint or the split is missing or damaged, or the data set has other classes.
+        DataError: No image of the split can be scored.
     """
     opened = open_run(run, overrides)
     dataset = open_data(opened)
     every = [item for item in dataset.items(split) if item.has_labels or split != "train"]
     items = readable(dataset, every) if opened.config.data.on_bad == "skip" else every
+    if not items:
+        why = f"none of the {len(every)} can be used" if every else "none has a mask"
+        raise DataError(f"no image of {split} can be scored", "mend or add some: see data check", dataset.root, why)
     kept = sorted(text for text in overrides if text.partition("=")[0].strip() not in marked(Mark.RUNTIME))
     with connected(make_fabric(opened.config)), full_speed():  # first: it tells each process its GPU
         model = Model.open(opened, checkpoint)

@@ -72,7 +72,7 @@ def measure(cell: Cell, sweep: Sweep, threads: int, folder: Path) -> Cost:
 
 
 def _cells_table(sweep: Sweep, states: list[State]) -> Table:
-    table = Table(title=f"{sweep.name}: {sweep.summary}")
+    table = Table(title=Text(f"{sweep.name}: {sweep.summary}"))
     keys = [*([sweep.column_key] if sweep.column_key else []), *sweep.grid]
     for name in ("row", *keys, "state", "folder"):
         table.add_column(name)

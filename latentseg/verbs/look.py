@@ -17,7 +17,7 @@ def runs(
     from latentseg.runs.listing import list_runs  # noqa: PLC0415
 
     found, damaged = list_runs(folder)
-    table = Table(title=f"{len(found)} runs in {folder}")
+    table = Table(title=Text(f"{len(found)} runs in {folder}"))
     for name in ("folder", "mIoU %", "best", "method", "data", "labels", "steps", "when"):
         right = name in {"mIoU %", "best", "labels", "steps"}
         table.add_column(name, justify="right" if right else "left", overflow="fold")

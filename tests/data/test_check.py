@@ -100,6 +100,8 @@ def test_bad_images_can_be_left_out(folder_set: Callable[..., Path], tmp_path: P
     assert rows == [["labeled", "03"], ["unlabeled", "00"], ["val", "01"]]
     dataset = open_dataset(DataConfig(root=str(root)))
     assert [item.id for item in readable(dataset, dataset.items("val"))] == ["00"]
+    (root / "images/val/00.png").write_text("broken")
+    assert report_of(root).settle("skip")[1:] == ["no image of val is left: nothing is scored"]
     for name in ("02", "04", "05"):
         (root / f"masks/train/{name}.png").write_text("broken")
     with pytest.raises(DataError, match="no labelled image is left: mend some"):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from latentseg.config import DataConfig
-from latentseg.data.classes import MaskCounts, class_figures, class_notes, class_table, mask_notes
+from latentseg.data.classes import MaskCounts, binary_notes, class_figures, class_notes, class_table, mask_notes
 
 NAMES = ("ground", "disc", "bar")
 
@@ -26,7 +27,7 @@ def test_pixels_and_images_are_counted() -> None:
     )
     assert found.values == {0, 1, 255}
     table = class_table(NAMES, {"labeled": found, "val": counts([[2, 2]])})
-    cells = [list(column.cells) for column in table.columns]
+    cells = [list(map(str, column.cells)) for column in table.columns]
     assert cells == [
         ["ground", "disc", "bar", "no label"],
         ["6 (2)", "2 (1)", "0 (0)", "1 (1)"],
@@ -75,9 +76,41 @@ def test_values_that_want_a_map_are_recognised() -> None:
         assert mask_notes(config, classes, found) == []
     (note,) = mask_notes(config, 3, counts([[0, 1, 3]]))
     assert note.endswith("'data.class_map={1: 0, 2: 1, 3: 2}'")
-    assert mask_notes(config, 3, counts([[0, 1, 4]])) == []
+    for values, mapped in (
+        ([0, 128, 255], "{0: 0, 128: 1, 255: 2}"),
+        ([0, 10, 20], "{0: 0, 10: 1, 20: 2}"),
+        ([0, 1, 255], "{0: 0, 1: 1, 255: 2}"),
+    ):
+        (note,) = mask_notes(config, 3, counts([values]))
+        assert f"masks hold the values {', '.join(map(str, values))} alone, as many as there are classes" in note
+        assert note.endswith(f"in their order, say so by 'data.class_map={mapped}'")
+        assert ("and 255 means ignored" in note) == (255 in values)
+    (note,) = mask_notes(config, 2, counts([[0]]), {0, 26001})
+    assert note.endswith("'data.class_map={0: 0, 26001: 1}'")
+    assert mask_notes(config, 3, counts([[0, 1]]), {-1, 0, 1}) == []  # a negative value is no class
+    assert mask_notes(config, 3, counts([[0, 1, 4, 5]])) == []
     assert mask_notes(DataConfig(class_map={0: 0}), 2, counts([[0, 255]])) == []
     assert mask_notes(DataConfig(kind="voc"), 2, counts([[0, 255]])) == []
+
+
+def test_masks_of_0_and_255_beside_others_of_0_and_1_are_noted() -> None:
+    mixed = {"labeled": counts([[0, 1]]), "val": counts([[0, 255]])}
+    (note,) = binary_notes(DataConfig(), 2, mixed)
+    assert note.startswith("masks of val hold 0 and 255 alone, and 255 means ignored; those of labeled hold 1: ")
+    assert note.endswith("'data.class_map={0: 0, 1: 1, 255: 1}'")
+    assert binary_notes(DataConfig(), 3, mixed) == binary_notes(DataConfig(class_map={0: 0}), 2, mixed) == []
+    for labeled in ([0, 255], [0, 1, 255]):  # as one set; 255 is no label in both
+        assert binary_notes(DataConfig(), 2, mixed | {"labeled": counts([labeled])}) == []
+
+
+def test_names_are_shown_as_they_are() -> None:
+    """[red] would be a style, [/x] an error."""
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(class_table(["[red]a[/red]", "[/x]"], {"labeled": counts([[0, 1]])}))
+    shown = capture.get()
+    assert "[red]a[/red]" in shown
+    assert "[/x]" in shown
 
 
 @pytest.mark.parametrize("values", [[0, 2, 6, 10], [0, 255]])

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_classes_must_be_several_and_differ(names: str, folder_set: Callable[...
     """Of one class there is nothing to learn; of two under one name nobody can tell which is which."""
     root = folder_set()
     (root / "classes.txt").write_text(names)
-    with pytest.raises(UserError, match=r"\d+ names for \d+ classes: 2 to 255 classes are possible"):
+    with pytest.raises(UserError, match=r"\d+ names for \d+ classes( \(ground\))?: 2 to 255 classes are"):
         open_dataset(DataConfig(root=str(root)))
 
 
@@ -271,6 +272,20 @@ def test_voc_finds_its_root_lists_and_palette(voc_set: Callable[..., Path]) -> N
         open_dataset(DataConfig(kind="voc", root=str(above), masks="SegmentationClass"))
     assert dataset.classes == VOC_CLASSES
     assert dataset.palette[[0, 1, 15, 20]].tolist() == [[0, 0, 0], [128, 0, 0], [192, 128, 128], [0, 64, 128]]
+
+
+def test_voc_takes_image_files_alone(voc_set: Callable[..., Path]) -> None:
+    root = voc_set() / "VOCdevkit/VOC2012"
+    shutil.rmtree(root / "ImageSets")
+    names = sorted(path.name for path in (root / "JPEGImages").iterdir())
+    for name in ("Thumbs.db", ".DS_Store", "notes"):
+        (root / "JPEGImages" / name).write_text("x")
+    (root / "JPEGImages/folder").mkdir()
+    config = DataConfig(kind="voc", root=str(root))
+    assert [item.image.name for item in open_dataset(config).items("train") if item.image] == names
+    shutil.copy(root / "JPEGImages" / names[0], root / f"JPEGImages/{Path(names[0]).stem}.png")
+    with pytest.raises(DataError, match="two files have the same stem"):
+        open_dataset(config)
 
 
 def test_voc_reads_palette_masks_and_class_maps(voc_set: Callable[..., Path]) -> None:

@@ -10,7 +10,15 @@ from PIL import Image
 
 from latentseg.config import DataConfig
 from latentseg.data.datasets import open_dataset
-from latentseg.data.files import BROKEN_LINK, SEEN_FOLDER, image_files, shorten, skipped_files, skipped_note
+from latentseg.data.files import (
+    BROKEN_LINK,
+    SEEN_FOLDER,
+    image_files,
+    read_text,
+    shorten,
+    skipped_files,
+    skipped_note,
+)
 from latentseg.data.pairing import mask_like, near_names, orphan_notes
 from latentseg.errors import DataError, UserError
 
@@ -204,3 +212,19 @@ def test_where_masks_were_looked_for_is_said(folder_set: Callable[..., Path]) ->
     (masks / "train/00.gif").write_bytes(b"")
     with pytest.raises(DataError, match=r"which holds 00.gif; .*1 files below .* are left out: 1 .gif \(00.gif\)"):
         notes_of(root)
+
+
+def test_a_text_that_is_not_there_is_not_called_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt: the file does not exist; correct its name, or write it"):
+        read_text(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("coding", ["UTF-16LE", "UTF-16BE", "UTF-32", "WINDOWS-1252"])
+def test_the_remedy_for_other_encodings_works(coding: str, tmp_path: Path) -> None:
+    path, names = tmp_path / "list.txt", "Straße\nbar\n"
+    path.write_bytes(names.encode(coding))
+    with pytest.raises(DataError, match=rf"if it is {coding}: iconv -f {coding} -t UTF-8 OLD > NEW") as caught:
+        read_text(path)
+    assert str(path) in str(caught.value)
+    path.write_bytes(path.read_bytes().decode(coding).encode())  # what iconv does
+    assert read_text(path) == names

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from written import packed, tiff
 from written import png as hand_png
 
 from latentseg.data.images import read_rgb, used_bits
+from latentseg.data.masks import read_mask
 from latentseg.data.opening import PIXEL_LIMIT
 from latentseg.data.pairs import check_headers
 from latentseg.errors import DataError, UserError
@@ -346,6 +349,31 @@ def test_lab_becomes_rgb(tmp_path: Path) -> None:
     lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
     lab.apply(Image.fromarray(RGB)).save(tmp_path / "a.tif")
     assert np.abs(read_rgb(tmp_path / "a.tif").astype(int) - RGB).mean() < 2  # 8 bits of Lab are coarse
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File")
+def test_a_tiff_that_is_cut_off_is_not_called_strange(tmp_path: Path) -> None:
+    """Its tags stand at its end where it is compressed."""
+    path = tmp_path / "a.tif"
+    for kind in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        Image.fromarray(RGB).save(path, compression=kind)
+        whole = path.read_bytes()
+        for length in (8, 20, len(whole) // 2, len(whole) - 9):
+            path.write_bytes(whole[:length])
+            with pytest.raises(DataError, match="has no readable image content"):
+                read_rgb(path)
+    code = f"from latentseg.data.images import read_rgb; read_rgb({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "DataError" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_a_palette_image_without_palette_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(hand_png(np.array([[0, 1]]), 8, 3))
+    for read in (read_rgb, read_mask, lambda path: check_headers(path, None)):
+        with pytest.raises(DataError, match=r"a\.png: is a palette image that lacks its palette; save it again"):
+            read(path)
 
 
 def test_a_flipped_bit_of_the_pixels_is_refused(tmp_path: Path) -> None:

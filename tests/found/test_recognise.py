@@ -1,6 +1,7 @@
 """What is said of folders that are odd, ambiguous or empty, and what people decide themselves."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from layouts import save
 
 from latentseg.data.datasets import Dataset, open_dataset
+from latentseg.data.masks import read_mask
 from latentseg.errors import DataError
 from latentseg.found.choices import Found
 from latentseg.found.recognise import recognise
@@ -63,6 +65,61 @@ def test_the_split_of_a_folder_is_found_under_its_usual_names(tmp_path: Path) ->
         photos(tmp_path / "set" / split, 0, 1, name="masks/{}.png", folder="images")
     dataset = opened(recognise(tmp_path / "set"))
     assert {split: len(dataset.items(split)) for split in dataset.splits} == {"train": 6, "val": 6, "test": 6}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "splits"),
+    [
+        ("images/{}", "masks/{}", ("train", "val")),
+        ("images/{}", "masks/{}", ("train", "valid")),
+        ("{}/images", "{}/masks", ("Train", "Val")),
+        ("img/{}", "gt_{}", ("train", "validation")),
+        ("{}", "{}annot", ("train", "val")),
+        ("set/{}", "annotations/{}/x", ("train2017", "val2017")),
+    ],
+)
+def test_images_of_all_splits_may_bear_the_same_names(
+    images: str, masks: str, splits: tuple[str, str], tmp_path: Path
+) -> None:
+    """The masks of train never become those of val."""
+    for value, split in enumerate(splits):
+        photos(tmp_path / "set", value, 2, name=f"{masks.format(split)}/{{}}.png", folder=images.format(split))
+    dataset = opened(recognise(tmp_path / "set"))
+    assert {split: len(dataset.items(split)) for split in dataset.splits} == {"train": 6, "val": 6}
+    for value, split in enumerate(("train", "val")):
+        assert all(np.unique(read_mask(item.mask)).tolist() == [value, 2] for item in dataset.items(split) if item.mask)
+        assert all(item.has_labels for item in dataset.items(split))
+
+
+LINES = [f"p{i}.png,p{i}_mask.png,{'val' if i > 3 else 'train'}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("p9.png,p9_mask.png,train", "line 7 names a file that is not there (p9.png)"),
+        ("p0.png,p1_mask.png,train", "line 7 names no image, or one that is named before"),
+        (f"{'x' * 200_000},,", "cannot be read as CSV (field larger than field limit (131072))"),
+    ],
+)
+def test_a_list_of_pairs_that_is_wrong_is_named(line: str, message: str, tmp_path: Path) -> None:
+    root = photos(tmp_path / "set", 0, 1)
+    (root / "pairs.csv").write_text("\n".join([*LINES, line]))
+    (told,) = [problem.what for problem in recognise(root).problems]
+    assert message in told
+    assert told.startswith(f"a list of pairs that is not used: {root}/pairs.csv: ")
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_dataset(load_config("folder", [f"data.root={root}", "data.pairs=pairs.csv", "data.classes=[a,b]"]).data)
+
+
+def test_an_image_of_no_split_in_a_list_of_pairs_is_refused(tmp_path: Path) -> None:
+    """It would be one more for training."""
+    root = photos(tmp_path / "set", 0, 1)
+    (root / "pairs.csv").write_text("\n".join(LINES))
+    assert {split: len(opened(recognise(root)).items(split)) for split in ("train", "val")} == {"train": 4, "val": 2}
+    (root / "pairs.csv").write_text("\n".join([*LINES[:5], "p5.png,p5_mask.png,holdout"]))
+    with pytest.raises(DataError, match=r"line 6 names no split, as most lines do \(p5.png,p5_mask.png,holdout\)"):
+        open_dataset(load_config("folder", [f"data.root={root}", "data.pairs=pairs.csv", "data.classes=[a,b]"]).data)
 
 
 def test_every_site_has_folders_of_its_own(tmp_path: Path) -> None:

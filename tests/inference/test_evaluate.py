@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from latentseg.data.datasets import open_dataset
-from latentseg.errors import UserError
+from latentseg.errors import DataError, UserError
 from latentseg.inference.evaluate import Evaluation, evaluate, score_items
 from latentseg.inference.model import Model, open_data
 from latentseg.metrics import Scores
@@ -193,6 +194,29 @@ def test_a_report_takes_the_runs_own_score(data: Path, tmp_path: Path) -> None:
     scores = read_run(run).scores
     assert scores["val"]["miou"] == plain.scores.miou
     assert scores["val (inference.mode=slide, inference.window=[8,8])"]["miou"] == slid.scores.miou
+
+
+def test_a_split_of_which_nothing_can_be_scored_is_refused(runs: dict[float, Path], data: Path, tmp_path: Path) -> None:
+    """A score of no image would be none."""
+    shutil.copytree(data, tmp_path / "data")
+    shutil.copytree(runs[1.0], tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("on_bad: stop", "on_bad: skip"))
+    for path in (tmp_path / "data/images/val").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(
+        DataError, match=rf"no image of val can be scored \(none of the {len(SIZES)} can be used\); mend"
+    ):
+        evaluate(tmp_path / "run", overrides=[f"data.root={tmp_path / 'data'}"])
+
+
+def test_the_table_shows_names_as_they_are() -> None:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(
+            Evaluation("runs/[a]", "val", "last", 7, 3, 0.1, ["[b]", "[/c]"], Scores([1, 1], 1, 1, 0)).table()
+        )
+    assert all(text in capture.get() for text in ("runs/[a]: val", "[b]", "[/c]"))
 
 
 def test_the_table_shows_percent_and_absent_classes(runs: dict[float, Path]) -> None:

@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 
 from latentseg.data.drawn.runs import of_counts
 from latentseg.data.drawn.shapes import Canvas
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, files_below, numbered
-from latentseg.data.files import first_three
+from latentseg.data.drawn.store import (
+    Annotations,
+    Drawing,
+    ImageIndex,
+    Uncovered,
+    files_below,
+    numbered,
+    size_of,
+    understood,
+)
+from latentseg.data.files import first_three, shorten
 from latentseg.errors import DataError
 
 SHAPES = ("mask", "polygon", "box")
@@ -52,10 +61,10 @@ def cvat(root: Path, uncovered: Uncovered = "background") -> Annotations:
         image = index.find(str(entry.get("name")), path.parent)
         if image is None:
             cause = "an XML file of CVAT whose image is missing"
-            raise DataError(cause, "add the image, or export again", path, str(entry.get("name")))
+            raise DataError(cause, "add the image, or export again", path, shorten(str(entry.get("name"))))
         if any(shape.tag in SHAPES for shape in entry):
             used.add(image)
-            draw = _drawing(entry, ids, path, uncovered)
+            draw = _drawing(entry, ids, image, path, uncovered)
             drawings.append(Drawing(index.split_of(image), index.id_of(image), image, draw))
     other = {shape.tag for _, image in images for shape in image} - {*SHAPES, *NO_SHAPES}
     notes = [f"shapes of CVAT that are left out: {first_three(iter(sorted(other)))}"] if other else []
@@ -64,17 +73,14 @@ def cvat(root: Path, uncovered: Uncovered = "background") -> Annotations:
 
 
 def _drawing(
-    entry: ET.Element, ids: dict[str, int], path: Path, uncovered: Uncovered
+    entry: ET.Element, ids: dict[str, int], image: Path, path: Path, uncovered: Uncovered
 ) -> Callable[[], NDArray[np.uint8]]:
     def draw() -> NDArray[np.uint8]:
-        try:
-            canvas = Canvas((int(entry.attrib["height"]), int(entry.attrib["width"])), uncovered)
+        with understood(path, "a shape that cannot be drawn", str(entry.get("name"))):
+            canvas = Canvas(size_of(image, int(entry.attrib["height"]), int(entry.attrib["width"])), uncovered)
             shapes = [shape for shape in entry if shape.tag in SHAPES]
             for shape in sorted(shapes, key=lambda shape: int(shape.get("z_order", 0))):
                 _draw(canvas, shape.tag, shape.attrib, ids.get(shape.attrib["label"], 0))
-        except (KeyError, ValueError, TypeError, OverflowError) as error:
-            where = f"{entry.get('name')}: {error}"
-            raise DataError("a shape that cannot be drawn", "mend it in CVAT, and export again", path, where) from error
         return canvas.mask()
 
     return draw

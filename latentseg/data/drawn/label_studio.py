@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from latentseg.data.drawn.runs import unpacked
 from latentseg.data.drawn.shapes import Canvas
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, json_files, numbered, read_json
+from latentseg.data.drawn.store import (
+    ODD,
+    Annotations,
+    Drawing,
+    ImageIndex,
+    Uncovered,
+    json_files,
+    numbered,
+    read_json,
+    size_of,
+    understood,
+)
 from latentseg.data.masks import read_mask
 from latentseg.errors import DataError
 
@@ -47,7 +58,10 @@ def regions_of(task: Any) -> list[Region] | None:
 
 def is_label_studio(tree: Any) -> bool:
     """Whether the content of a JSON file is an export with labels of pixels."""
-    return isinstance(tree, list) and any(regions_of(task) for task in tree)
+    try:
+        return isinstance(tree, list) and any(regions_of(task) for task in tree)
+    except ODD:  # damaged: its reader says so
+        return any(isinstance(task, dict) and "annotations" in task for task in tree)
 
 
 def label_studio(root: Path, uncovered: Uncovered = "background") -> Annotations:
@@ -61,13 +75,16 @@ def label_studio(root: Path, uncovered: Uncovered = "background") -> Annotations
     trees = {path: tree for path in json_files(root) if is_label_studio(tree := read_json(path))}
     if not trees:
         return _of_pngs(root, uncovered)
-    painted = {path: [(task, regions_of(task)) for task in tree] for path, tree in trees.items()}
+    painted: dict[Path, list[tuple[Tree, list[Region] | None]]] = {}
+    for path, tree in trees.items():
+        with understood(path):
+            painted[path] = [(task, regions_of(task)) for task in tree]
     tasks = [(path, task, regions) for path, found in painted.items() for task, regions in found if regions]
     ids = numbered(sorted({region.label for _, _, regions in tasks for region in regions}), uncovered)
     index, drawings = ImageIndex(root), list[Drawing]()
     for path, task, regions in tasks:
         image = _image(task, index, path)
-        drawings.append(Drawing("train", index.id_of(image), image, _drawing(regions, ids, path, uncovered)))
+        drawings.append(Drawing("train", index.id_of(image), image, _drawing(regions, ids, image, path, uncovered)))
     several = sum(len(task.get("annotations") or []) > 1 for _, task, _ in tasks)
     notes = [f"{several} tasks have several annotations: the last one counts"] if several else []
     used = {drawing.image for drawing in drawings}
@@ -88,22 +105,20 @@ def _image(task: Tree, index: ImageIndex, path: Path) -> Path:
 
 
 def _drawing(
-    regions: list[Region], ids: dict[str, int], path: Path, uncovered: Uncovered
+    regions: list[Region], ids: dict[str, int], image: Path, path: Path, uncovered: Uncovered
 ) -> Callable[[], NDArray[np.uint8]]:
     def draw() -> NDArray[np.uint8]:
-        try:
-            first = regions[0].values
-            canvas = Canvas((first["original_height"], first["original_width"]), uncovered)
-            for label, values in regions:
-                height, width = values["original_height"], values["original_width"]
+        with understood(path, "a region that cannot be drawn", image.name):
+            sizes = [size_of(image, values["original_height"], values["original_width"]) for _, values in regions]
+            canvas = Canvas(sizes[0], uncovered)
+            for (label, values), (height, width) in zip(regions, sizes, strict=True):
                 if "points" in values:
                     corners = [(x * width / 100, y * height / 100) for x, y in values["points"]]
-                    canvas.shape("polygon", corners, ids.get(label, 0))
+                    if not canvas.shape("polygon", corners, ids.get(label, 0)):
+                        raise ValueError(f"{label}: a polygon of {len(corners)} points")
                 else:
                     alpha = unpacked(values["rle"]).reshape(height, width, 4)[..., 3]
                     canvas.paint(alpha > 0, ids.get(label, 0))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError("a region that cannot be drawn", "export it again", path, str(error)) from error
         return canvas.mask()
 
     return draw

@@ -1,7 +1,6 @@
 """LabelMe: a JSON file of shapes beside each image."""
 
 import base64
-import binascii
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.data.drawn.shapes import Canvas
-from latentseg.data.drawn.store import Annotations, Drawing, ImageIndex, Uncovered, json_files, numbered, read_json
-from latentseg.data.files import first_three, read_text
+from latentseg.data.drawn.store import (
+    Annotations,
+    Drawing,
+    ImageIndex,
+    Uncovered,
+    json_files,
+    numbered,
+    read_json,
+    size_of,
+    understood,
+)
+from latentseg.data.files import first_three, read_text, shorten
 from latentseg.data.images import IGNORE_INDEX
-from latentseg.data.opening import opened
 from latentseg.errors import DataError
 
 NO_LABEL = "__ignore__"
@@ -39,7 +47,11 @@ def labelme(root: Path, uncovered: Uncovered = "background") -> Annotations:
     trees = {path: tree for path in json_files(root) if is_labelme(tree := read_json(path))}
     if not trees:
         raise DataError("no JSON file of LabelMe", "give the folder that holds the images and their JSON files", root)
-    index, seen = ImageIndex(root), {str(s.get("label")) for tree in trees.values() for s in tree["shapes"]}
+    index, seen, other = ImageIndex(root), set[str](), set[str]()
+    for path, tree in trees.items():
+        with understood(path):
+            seen |= {str(shape["label"]) for shape in tree["shapes"]}
+            other |= {str(shape.get("shape_type") or "polygon") for shape in tree["shapes"]} - KINDS
     listed = [root / name for name in ("labels.txt", "classes.txt") if (root / name).is_file()]
     order = [line.strip() for line in read_text(listed[0]).splitlines() if line.strip()] if listed else []
     names = [name for name in [*order, *sorted(seen - set(order))] if name != NO_LABEL]
@@ -49,12 +61,11 @@ def labelme(root: Path, uncovered: Uncovered = "background") -> Annotations:
         image = index.find(str(tree["imagePath"]).replace("\\", "/").rpartition("/")[2], path.parent)
         if image is None:
             cause = "a JSON file of LabelMe whose image is missing"
-            raise DataError(cause, "add the image, or remove the file", path, str(tree["imagePath"]))
+            raise DataError(cause, "add the image, or remove the file", path, shorten(str(tree["imagePath"])))
         used.add(image)
         drawings.append(
             Drawing(index.split_of(image), index.id_of(image), image, _drawing(tree, ids, image, path, uncovered))
         )
-    other = {str(shape.get("shape_type")) for tree in trees.values() for shape in tree["shapes"]} - KINDS
     if other:
         notes.append(f"shapes of LabelMe that are left out: {first_three(iter(sorted(other)))}")
     bare = [(index.split_of(path), index.id_of(path), path) for path in index.files if path not in used]
@@ -63,14 +74,10 @@ def labelme(root: Path, uncovered: Uncovered = "background") -> Annotations:
 
 def _drawing(tree: dict[str, Any], ids: dict[str, int], image: Path, path: Path, uncovered: Uncovered) -> Any:
     def draw() -> NDArray[np.uint8]:
-        with opened(image) as picture:
-            size = picture.size
-        canvas = Canvas((tree.get("imageHeight") or size[1], tree.get("imageWidth") or size[0]), uncovered)
-        try:
+        canvas = Canvas(size_of(image, tree.get("imageHeight") or None, tree.get("imageWidth") or None), uncovered)
+        with understood(path, "a shape that cannot be drawn"):
             for shape in tree["shapes"]:
                 _draw(canvas, shape, ids)
-        except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
-            raise DataError("a shape that cannot be drawn", "mend it in LabelMe", path, str(error)) from error
         return canvas.mask()
 
     return draw

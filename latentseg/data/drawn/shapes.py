@@ -1,7 +1,7 @@
 """Outlines and boxes drawn into a mask, as LabelMe's own converter draws them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,22 @@ from PIL import Image, ImageDraw
 from latentseg.data.drawn.store import Uncovered
 from latentseg.data.images import IGNORE_INDEX
 
+FAR = 1e6
+"""Pixels; a corner that lies farther out is a mistake."""
 LINE_WIDTH, POINT_SIZE = 10, 5  # pixels, as LabelMe's converter
 FILL: dict[Uncovered, int] = {"background": 0, "ignore": IGNORE_INDEX}
 """Value of pixels that nothing covers."""
+
+
+def check_corners(values: Iterable[float]) -> None:
+    """Refuse coordinates that are no numbers, or far out: libraries that draw would hang, or crash.
+
+    Raises:
+        ValueError: One is.
+    """
+    for value in values:
+        if not -FAR <= value <= FAR:  # nor is it so for NaN
+            raise ValueError(f"a corner at {value}")
 
 
 class Canvas:
@@ -27,8 +40,13 @@ class Canvas:
         self._image = Image.new("L", (size[1], size[0]), FILL[uncovered])
 
     def shape(self, kind: str, points: Sequence[Sequence[float]], value: int) -> bool:
-        """Draw one by its corners (x, y) in pixels; whether it is of a kind that can be drawn."""
+        """Draw one by its corners (x, y) in pixels; whether it is of a kind that can be drawn.
+
+        Raises:
+            ValueError: A corner is no point, or lies nowhere near the image.
+        """
         draw, corners = ImageDraw.Draw(self._image), [(float(x), float(y)) for x, y in points]
+        check_corners(value for corner in corners for value in corner)
         if kind == "polygon" and len(corners) > 2:
             draw.polygon(corners, outline=value, fill=value)
         elif kind == "rectangle" and len(corners) == 2:

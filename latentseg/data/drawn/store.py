@@ -7,7 +7,9 @@ of masks. They are drawn once, and again where the annotations change.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentseg.console import console, track
-from latentseg.data.files import cache_home, image_files, read_text
+from latentseg.data.files import cache_home, first_three, image_files, read_text, shorten
+from latentseg.data.pairs import header
 from latentseg.data.templates import split_in
 from latentseg.errors import DataError, UserError
 
-VERSION = 1
+VERSION = 2
 """Of how masks are drawn; another one draws all of them anew."""
 BACKGROUND = "background"
 """The class of pixels that no annotation covers, with the id 0."""
 Uncovered = Literal["background", "ignore"]
 """What those pixels are (`data.uncovered`): of that class, or without label."""
+ODD = (AttributeError, LookupError, TypeError, ValueError, OverflowError, OSError)
+"""What Python says where a part of an annotation is missing, or is no number, list or text as it should be."""
 
 
 @dataclass(frozen=True)
@@ -60,26 +65,72 @@ class Annotations:
     uncovered: Uncovered = "background"
 
 
-def drawn_masks(found: Annotations) -> dict[tuple[str, str], Path]:
-    """The files of the drawn masks by split and id; those that are missing are drawn now.
+@contextmanager
+def understood(path: Path, cause: str = "annotations of an unknown form", detail: str = "") -> Iterator[None]:
+    """Explain what fails inside, as it reads annotations of a file, by the file.
 
     Raises:
-        DataError: An annotation cannot be drawn.
+        DataError: Something has failed.
+    """
+    try:
+        yield
+    except ODD as error:
+        kind = "it lacks " if isinstance(error, KeyError) else ""
+        what = shorten(f"{detail}{': ' if detail else ''}{kind}{error}", 200)
+        raise DataError(cause, "export them again, or mend them", path, what) from error
+
+
+def size_of(image: Path, height: object = None, width: object = None) -> tuple[int, int]:
+    """Height and width of the mask of an image: those that an annotation says, or, without, those of the upright image.
+
+    Raises:
+        DataError: The annotation says another size than the image has; the image cannot be read.
+    """
+    (high, wide), stored = header(image)
+    if height is None and width is None:
+        return high, wide
+    for size in ((high, wide), (wide, high) if stored >= 5 else (high, wide)):
+        if size == (height, width):
+            return size
+    said = shorten(f"{wide}x{high}, annotated as {width!r}x{height!r}, width x height", 100)
+    raise DataError("an image of another size than its annotations say", "export them of this image", image, said)
+
+
+def drawn_masks(found: Annotations, skip: bool = False) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """The files of the drawn masks by split and id, and notes; those that are missing are drawn now.
+
+    Args:
+        found: The annotations.
+        skip: Leave out what cannot be drawn, with a note.
+
+    Raises:
+        DataError: Annotations cannot be drawn; an image has several.
         UserError: The cache folder cannot be written.
     """
+    twice = [key for key, number in Counter((each.split, each.id) for each in found.drawings).items() if number > 1]
+    if twice:
+        names = first_three(name for _, name in twice)
+        raise DataError(f"{len(twice)} images are annotated twice", "leave one of the annotations", None, names)
     folder = mask_cache() / _key(found)
     masks = {(each.split, each.id): folder / each.split / f"{each.id}.png" for each in found.drawings}
     missing = [each for each in found.drawings if not masks[each.split, each.id].is_file()]
+    lost: dict[tuple[str, str], DataError] = {}
     try:
         for each in track(missing, "drawing masks") if missing else ():
-            _write(each.draw(), masks[each.split, each.id])
+            try:
+                _write(each.draw(), masks[each.split, each.id])
+            except DataError as error:
+                lost[each.split, each.id] = error
     except OSError as error:
         raise UserError(
             f"masks cannot be drawn to {folder}: {error.strerror}; name another folder by XDG_CACHE_HOME"
         ) from error
-    if missing:
-        console.print(f"note: {len(missing)} masks drawn to {folder}", markup=False, highlight=False)
-    return masks
+    if len(missing) > len(lost):
+        console.print(f"note: {len(missing) - len(lost)} masks drawn to {folder}", markup=False, highlight=False)
+    if lost and not skip:
+        raise _undrawn(list(lost.values()), len(masks), "mend them, or go on without them by data.on_bad=skip")
+    notes = [str(_undrawn(list(lost.values()), len(masks), "they have no label (data.on_bad=skip)"))] if lost else []
+    return {key: path for key, path in masks.items() if key not in lost}, notes
 
 
 def mask_cache() -> Path:
@@ -122,6 +173,7 @@ class ImageIndex:
         self.root, apart = root, list(without)
         self.files = [path for path in image_files(root) if not any(path.is_relative_to(each) for each in apart)]
         self._named: dict[str, list[Path]] = {}
+        self._stems = Counter(path.with_suffix("") for path in self.files)
         for path in self.files:
             self._named.setdefault(path.name, []).append(path)
 
@@ -155,8 +207,9 @@ class ImageIndex:
         return split_in(path.relative_to(self.root).parts[:-1])
 
     def id_of(self, path: Path) -> str:
-        """Its path below the root, without ending."""
-        return path.relative_to(self.root).with_suffix("").as_posix()
+        """Its path below the root, without ending where this tells it from others."""
+        name = path.relative_to(self.root)
+        return (name if self._stems[path.with_suffix("")] > 1 else name.with_suffix("")).as_posix()
 
 
 def numbered(names: Iterable[str], uncovered: Uncovered = "background") -> dict[str, int]:
@@ -174,6 +227,17 @@ def numbered(names: Iterable[str], uncovered: Uncovered = "background") -> dict[
     if not 0 < len(others) < 255:
         raise DataError(f"annotations of {len(others)} classes", "1 to 254 are possible, and the background")
     return {BACKGROUND: 0} | {name: number for number, name in enumerate(others, start=1)}
+
+
+def _undrawn(errors: list[DataError], images: int, remedy: str) -> DataError:
+    """One message of many, by cause."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        groups.setdefault((error.cause, error.remedy), []).append(f"{error.path} ({error.detail})")
+    found = groups.items()
+    lines = [f"  {len(names)} x {cause}; {mend}:\n      {first_three(iter(names))}" for (cause, mend), names in found]
+    cause = f"the annotations of {len(errors)} of {images} images cannot be drawn"
+    return DataError(cause, "\n".join([f"{remedy}:", *lines]))
 
 
 def _key(found: Annotations) -> str:
