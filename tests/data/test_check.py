@@ -152,13 +152,13 @@ def test_the_verb_prints_notes_and_counts_and_writes_json(
     folder_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = folder_set(train=4, val=0)
-    (root / "images/train/x.heic").write_bytes(b"")
+    (root / "images/train/[red]x.heic").write_bytes(b"")
     config = load_config("folder", [f"data.root={root}", "data.labeled=all"])
     table, report = check_set(config, tmp_path / "report.json")
     assert [len(list(column.cells)) for column in table.columns] == [4, 4]
     assert (report.images, report.bad) == (4, [])
     err = capsys.readouterr().err
-    assert "1 .heic (x.heic)" in err
+    assert "1 .heic ([red]x.heic)" in err
     assert "no split val" in err
     assert "data.holdout=1 validate_split=holdout" in err
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
