@@ -146,6 +146,8 @@ def test_refused_values_bring_the_map_that_helps(folder_set: Callable[..., Path]
         square[10:33, 15:50] = 255
         Image.fromarray(square).resize((16, 12), Image.Resampling.BILINEAR).save(mask)
     assert any("resized smoothly" in note for note in notes_of(root))
+    (root / "masks/train/00.png").write_text("broken")  # the others tell it as well
+    assert any("resized smoothly" in note for note in notes_of(root))
 
 
 def test_the_verb_prints_notes_and_counts_and_writes_json(
