@@ -198,6 +198,13 @@ def test_what_good_masks_hold_is_noted(folder_set: Callable[..., Path]) -> None:
     assert any("'data.class_map={0: 0, 255: 1}'" in note for note in notes_of(root))
 
 
+def test_names_that_no_list_can_hold_are_bad(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3, val=1)
+    (root / "images/train/02.png").rename(root / "images/train/0\n2.png")
+    (bad,) = report_of(root).bad
+    assert (bad.role, bad.cause) == ("unlabeled", "the name of the file is not UTF-8, or holds the end of a line")
+
+
 @pytest.mark.parametrize("mode", ["full", "quick"])
 def test_masks_among_the_images_and_depth_are_noted(folder_set: Callable[..., Path], mode: str) -> None:
     """The depth of the samples alone needs pixels, so a quick check says nothing of it."""
