@@ -33,7 +33,7 @@ TARGETS = {
     "data.cover": ["tests/data/test_splits.py"],
     "runs.checkpoints": ["tests/runs/test_checkpoints.py", "tests/training/test_optim.py"],
     "data.classes": ["tests/data/test_classes.py", "tests/data/test_check.py"],
-    "data.check": ["tests/data/test_check.py", "tests/data/test_classes.py"],
+    "data.check": [f"tests/data/test_{name}.py" for name in ("check", "checked", "leaks", "files", "classes")],
     "methods.latent": ["tests/methods/test_latent.py"],
     "methods.latent_classes": ["tests/methods/test_latent.py", "tests/methods/test_latent_match.py"],
 }

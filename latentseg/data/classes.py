@@ -130,7 +130,7 @@ def mask_notes(config: DataConfig, num_classes: int, counts: MaskCounts, values:
                 f"masks hold values up to {num_classes}, one more than the last of {num_classes} ids: if they start at "
                 f"1, and 0 means no label, say so by 'data.class_map={shift}'"
             )
-        elif len(values) == num_classes and min(values) >= 0 and values != set(range(num_classes)):
+        elif len(values) == num_classes and min(values) >= 0 and not _are_ids(values, num_classes):
             listed = ", ".join(map(str, sorted(values)[:8])) + ", ..." * (num_classes > 8)
             meant = ", and 255 means ignored" if IGNORE_INDEX in values else ""
             mapped = _map({value: number for number, value in enumerate(sorted(values))})
@@ -139,6 +139,12 @@ def mask_notes(config: DataConfig, num_classes: int, counts: MaskCounts, values:
                 f"in their order, say so by 'data.class_map={mapped}'"
             )
     return notes
+
+
+def _are_ids(values: set[int], num_classes: int) -> bool:
+    """Whether all are ids or "no label", and not only the last class is missing, which 255 may stand for."""
+    known = values - {IGNORE_INDEX}
+    return known <= set(range(num_classes)) and known != set(range(num_classes - 1))
 
 
 def binary_notes(config: DataConfig, num_classes: int, counts: dict[str, MaskCounts]) -> list[str]:

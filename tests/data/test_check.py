@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from latentseg.cli import app
 from latentseg.config import DataConfig
-from latentseg.data.check import check_data, check_set, readable
+from latentseg.data.check import check_data, check_set, no_score_notes, readable
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.splits import draw_split
 from latentseg.errors import DataError, RunError, UserError
@@ -148,19 +148,21 @@ def test_refused_values_bring_the_map_that_helps(folder_set: Callable[..., Path]
         square[10:33, 15:50] = 255
         Image.fromarray(square).resize((16, 12), Image.Resampling.BILINEAR).save(mask)
     assert any("resized smoothly" in note for note in notes_of(root))
+    (root / "masks/train/00.png").write_text("broken")  # the others tell it as well
+    assert any("resized smoothly" in note for note in notes_of(root))
 
 
 def test_the_verb_prints_notes_and_counts_and_writes_json(
     folder_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = folder_set(train=4, val=0)
-    (root / "images/train/x.heic").write_bytes(b"")
+    (root / "images/train/[red]x.heic").write_bytes(b"")
     config = load_config("folder", [f"data.root={root}", "data.labeled=all"])
     table, report = check_set(config, tmp_path / "report.json")
     assert [len(list(column.cells)) for column in table.columns] == [4, 4]
     assert (report.images, report.bad) == (4, [])
     err = capsys.readouterr().err
-    assert "1 .heic (x.heic)" in err
+    assert "1 .heic ([red]x.heic)" in err
     assert "no split val" in err
     assert "data.holdout=1 validate_split=holdout" in err
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
@@ -170,6 +172,51 @@ def test_the_verb_prints_notes_and_counts_and_writes_json(
     assert len(json.loads((tmp_path / "report.json").read_text())["bad"]) == 1
     with pytest.raises(UserError, match="cannot be written"):
         check_set(config, tmp_path / "no/folder.json")
+
+
+@pytest.mark.parametrize(("able", "set_aside"), [(1, 0), (2, 1), (4, 1), (10, 2)])
+def test_a_fifth_of_the_training_images_is_offered_for_scores(
+    folder_set: Callable[..., Path], able: int, set_aside: int
+) -> None:
+    (note,) = no_score_notes(open_dataset(DataConfig(root=str(folder_set(train=able, val=0)))), "val")
+    remedy = f"; data.holdout={set_aside} validate_split=holdout sets training images aside"
+    assert note.removeprefix(
+        "the data set has no split val: nothing is scored while it trains, no best checkpoint kept"
+    ) == (remedy if set_aside else "")
+
+
+def test_scored_masks_are_counted_at_their_own_size(folder_set: Callable[..., Path]) -> None:
+    """A score is of the pixels of the file; what is learned from is resized before."""
+    report = report_of(folder_set(train=3, val=2, size=(12, 16)), resize=0.5)
+    assert report.counts["labeled"].pixels.sum() == 3 * 6 * 8
+    assert report.counts["val"].pixels.sum() == 2 * 12 * 16
+
+
+def test_what_good_masks_hold_is_noted(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3, val=1)
+    (root / "classes.txt").write_text("ground\nroad\n")
+    for mask in (root / "masks").rglob("*.png"):
+        Image.fromarray(np.repeat(np.uint8([[0] * 16, [255] * 16]), 6, axis=0)).save(mask)
+    assert any("'data.class_map={0: 0, 255: 1}'" in note for note in notes_of(root))
+
+
+def test_names_that_no_list_can_hold_are_bad(folder_set: Callable[..., Path]) -> None:
+    root = folder_set(train=3, val=1)
+    (root / "images/train/02.png").rename(root / "images/train/0\n2.png")
+    (bad,) = report_of(root).bad
+    assert (bad.role, bad.cause) == ("unlabeled", "the name of the file is not UTF-8, or holds the end of a line")
+
+
+@pytest.mark.parametrize("mode", ["full", "quick"])
+def test_masks_among_the_images_and_depth_are_noted(folder_set: Callable[..., Path], mode: str) -> None:
+    """The depth of the samples alone needs pixels, so a quick check says nothing of it."""
+    root = folder_set(train=3, val=1)
+    Image.open(root / "masks/train/00.png").save(root / "images/train/00_mask.png")
+    for image in root.glob("images/*/[0-9][0-9].png"):
+        Image.fromarray(np.full((12, 16), 4000, np.uint16)).save(image)
+    notes = report_of(root, mode).notes
+    assert any("1 of 4 training images look like masks (00_mask.png" in note for note in notes)
+    assert any("data.bits=12" in note for note in notes) == (mode == "full")
 
 
 def test_the_check_needs_no_torch() -> None:

@@ -27,6 +27,7 @@ def test_pixels_and_images_are_counted() -> None:
     )
     assert found.values == {0, 1, 255}
     table = class_table(NAMES, {"labeled": found, "val": counts([[2, 2]])})
+    assert [column.header for column in table.columns] == ["class", "labeled, 2 masks", "val, 1 masks"]
     cells = [list(map(str, column.cells)) for column in table.columns]
     assert cells == [
         ["ground", "disc", "bar", "no label"],
@@ -41,15 +42,16 @@ def test_pixels_and_images_are_counted() -> None:
             "bar": {"pixels": 0, "images": 0},
         }
     }
-    wide = MaskCounts.of(np.array([[0, 300, -1, 7]], np.int32))
-    assert wide.values == {0, 7}
+    wide = MaskCounts.of(np.array([[0, 300, -1, 7, 255, 256]], np.int32))
+    assert wide.values == {0, 7, 255}
 
 
 def test_classes_without_pixels_are_named() -> None:
     whole = counts([[0, 1, 2]])
     assert class_notes(NAMES, {"labeled": whole, "val": counts([[0]])}) == []
     assert class_notes(NAMES, {"val": whole}) == []  # nothing is known of the labelled ones
-    (note,) = class_notes(NAMES, {"labeled": counts([[0, 1]], [[1, 1]]), "val": whole})
+    splits = {"labeled": counts([[0, 1]], [[1, 1]]), "val": whole, "test": counts([[0]])}
+    (note,) = class_notes(NAMES, splits)
     assert note.startswith("no labelled pixel of class bar in the 2 labelled images, but in val: ")
     (note,) = class_notes(NAMES, {"labeled": counts([[0, 1, 255]]), "val": counts([[0]])})
     assert note.startswith("class bar in no mask that was read (1 labelled, 1 of val): ")
@@ -89,6 +91,7 @@ def test_values_that_want_a_map_are_recognised() -> None:
     assert note.endswith("'data.class_map={0: 0, 26001: 1}'")
     assert mask_notes(config, 3, counts([[0, 1]]), {-1, 0, 1}) == []  # a negative value is no class
     assert mask_notes(config, 3, counts([[0, 1, 4, 5]])) == []
+    assert mask_notes(config, 4, counts([[0, 2, 3, 255]])) == []  # ids, one of which does not occur
     assert mask_notes(DataConfig(class_map={0: 0}), 2, counts([[0, 255]])) == []
     assert mask_notes(DataConfig(kind="voc"), 2, counts([[0, 255]])) == []
 
@@ -136,6 +139,14 @@ def test_thin_things_and_random_masks_are_not_suspected() -> None:
     mask[:, 52:] = 20
     mask[:, 50], mask[:, 51] = 12, 16  # two classes on a slope may be chance
     assert MaskCounts.of(mask).resized_smoothly() == []
+
+
+@pytest.mark.parametrize(("slopes", "rows", "suspected"), [(2, 60, False), (3, 10, True), (3, 9, False), (9, 10, True)])
+def test_few_values_on_slopes_or_few_pixels_of_them_may_be_chance(slopes: int, rows: int, suspected: bool) -> None:
+    ramp = np.repeat([[0, 0, *range(1, slopes + 1), 99, 99]], rows, axis=0).astype(np.uint8)
+    notes = mask_notes(DataConfig(), 100, MaskCounts.of(ramp))
+    shown = "1, 2, 3 lie" if slopes == 3 else "1, 2, 3, 4, 5, 6, 7, 8, ... lie"
+    assert [shown in note for note in notes] == [True] * suspected
 
 
 def test_a_slope_is_between_a_lower_and_a_higher_neighbour() -> None:

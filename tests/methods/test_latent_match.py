@@ -178,17 +178,33 @@ def test_balance_has_a_floor() -> None:
 
 
 def test_averages_of_labelled_images_by_hand() -> None:
-    latent, targets = LatentClasses(3).double(), torch.full((3, 1, 4), 255)
+    latent, targets = LatentClasses(3).double(), torch.full((4, 1, 4), 255)
     targets[0, 0] = torch.tensor([0, 0, 1, 255])
-    targets[1, 0] = torch.tensor([2, 2, 2, 2])  # and an image without labels
+    targets[1, 0, 0] = 2  # and two images without labels
+    mean = torch.tensor([1 / 3, 1 / 6, 1 / 2], dtype=torch.float64)
     for step in (0, 1, 5000):
         before = latent.labeled_shares.clone()
         latent.see_labeled(targets, step)
-        mean, rate = torch.tensor([1 / 3, 1 / 6, 1 / 2], dtype=torch.float64), {0: 1.0, 1: 0.5, 5000: 0.002}[step]
+        rate = {0: 1.0, 1: 0.5, 5000: 0.002}[step]
         torch.testing.assert_close(latent.labeled_shares, (1 - rate) * before + rate * mean)
-    assert float(latent.together[0, 1]) == pytest.approx(told_apart(2 / 3, 1 / 3) / 2)
-    assert float(latent.together[0, 2]) == pytest.approx(0)
+        if step == 0:
+            assert float(latent.together[0, 1]) == pytest.approx(told_apart(2 / 3, 1 / 3) / 2)
+            assert float(latent.together[0, 2]) == pytest.approx(0)
+        targets, mean = torch.where(targets < 255, (targets + 1) % 3, 255), mean.roll(1)
     assert torch.equal(latent.together, latent.together.T)
+
+
+def test_averages_of_confusions_by_hand() -> None:
+    """A teacher sure of class 0 on three cells; a student that says 0, 1 and 1 there; a fourth cell shows no image."""
+    latent = LatentClasses(2).double()
+    teacher = torch.tensor([[1.0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.float64).view(1, 2, 1, 4)
+    student = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 1]], dtype=torch.float64).view(1, 2, 1, 4)
+    valid = torch.tensor([True, True, True, False]).view(1, 1, 4)
+    seen = torch.tensor([[1 / 3, 2 / 3], [0, 0]], dtype=torch.float64)
+    latent.see_confusion(teacher, student, valid)
+    torch.testing.assert_close(latent.confusion, 0.01 * seen)
+    latent.see_confusion(teacher, student, valid)
+    torch.testing.assert_close(latent.confusion, (1 - 0.99**2) * seen)
 
 
 def test_what_does_not_count_moves_nothing() -> None:

@@ -52,6 +52,18 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "checkpoints")
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists open files there")
+def test_a_write_leaves_no_file_open(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    for content in (b"one", b"two"):
+        write_atomically(tmp_path / "file", content, memoryview(b"!"))
+    assert (tmp_path / "file").read_bytes() == b"two!"
+    assert open_files() == before
+
+
 def test_round_trip(checkpoints: Checkpoints) -> None:
     assert checkpoints.last() is None
     assert checkpoints.best() is None
