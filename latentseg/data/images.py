@@ -126,6 +126,8 @@ def _from_bytes(image: Image.Image, path: Path | None, bits: int) -> Image.Image
         raise DataError("floating-point values of unknown range", "save it with 8 or 16 bits", path)
     if tiff_tag(image, 339, (1,))[0] == 2:
         raise DataError("signed samples, of which nothing says what is black", "save it with 8 or 16 bits", path)
+    if 0 < max(tiff_tag(image, 320, (0,))) < 256:
+        raise DataError("a palette of 8 bits in a TIFF, whose colours have 16: all black", "save it as RGB", path)
     if ";16" in raw and bits < BITS:
         return _deep_colors(image, raw, path, bits)
     unsaid = image.mode == "RGBA" and image.format == "TIFF" and not tiff_tag(image, 338)

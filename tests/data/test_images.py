@@ -422,3 +422,15 @@ def test_what_cannot_be_opened_is_not_called_damaged(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Image, "open", denied)
     with pytest.raises(DataError, match=r"a\.png: cannot be read \(Permission denied\)"):
         read_rgb(tmp_path / "a.png")
+
+
+def test_the_palette_of_a_tiff_has_16_bits(tmp_path: Path) -> None:
+    """One of 8 bits would be black; the samples of a mask need none."""
+    path, samples = tmp_path / "a.tif", np.array([[0, 1], [2, 1]], np.uint8)
+    table = [0, 250, 100] + [0] * 253 + [0, 40, 9] + [0] * 253 + [0, 7, 255] + [0] * 253
+    path.write_bytes(tiff(samples.tobytes(), 2, 2, [8], 3, [(320, 3, [value * 257 for value in table])]))
+    assert read_rgb(path).tolist() == [[[0, 0, 0], [250, 40, 7]], [[100, 9, 255], [250, 40, 7]]]
+    path.write_bytes(tiff(samples.tobytes(), 2, 2, [8], 3, [(320, 3, table)]))
+    with pytest.raises(DataError, match="a palette of 8 bits in a TIFF"):
+        read_rgb(path)
+    assert read_mask(path).tolist() == samples.tolist()
