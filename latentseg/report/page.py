@@ -62,7 +62,7 @@ def write_report(paths: list[Path], out: Path) -> Path:
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"{out} is a folder: name the HTML file of the report with --out")
-    if out.exists() and MARK.encode() not in out.read_bytes()[:2000]:
+    if out.exists() and (not out.is_file() or MARK.encode() not in out.read_bytes()[:2000]):
         raise UserError(f"{out} exists, is no report and is not overwritten: name another file with --out")
 
 
