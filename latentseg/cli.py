@@ -1,5 +1,6 @@
 """The verbs of the command `latentseg`: parse, load the configuration, call one function."""
 
+import os
 import sys
 import traceback
 from io import TextIOWrapper
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from latentseg import __version__
 from latentseg.config import Config
+from latentseg.console import console as messages
 from latentseg.errors import UserError
 from latentseg.messages import screen, told
 from latentseg.presets import describe_options, group_maps, load_config, load_run, preset_summaries, preset_text
@@ -19,7 +20,7 @@ from latentseg.verbs.common import Checkpoint, Overrides, RunFolder, Source, can
 from latentseg.verbs.data import data_app
 from latentseg.verbs.demo import demo
 from latentseg.verbs.export import export
-from latentseg.verbs.folders import in_place, init, is_data_folder
+from latentseg.verbs.folders import check_begun, in_place, init, is_data_folder
 from latentseg.verbs.look import doctor, runs, weights
 from latentseg.verbs.suggest import suggest
 
@@ -75,6 +76,7 @@ def train(
     With its weights: latentseg train --from runs/first steps=40000 --run runs/second
     """
     overrides = overrides or []
+    check_begun(source, run, resume, origin)
     if origin and (source is None or "=" in source):
         overrides, source = [*([source] if source else []), *overrides], str(origin)
     if source is None:
@@ -107,7 +109,7 @@ def train(
     if is_first():
         from latentseg.training.summary import summary  # noqa: PLC0415
 
-        Console(stderr=True, soft_wrap=True).print(summary(result))
+        messages.print(summary(result))
         console.print(f"run folder: {result.folder}", markup=False, highlight=False)
 
 
@@ -118,7 +120,7 @@ def _within(config: Config, time: str, resume: bool, overrides: list[str]) -> Co
     from latentseg.training.budget import seconds_of, steps_within  # noqa: PLC0415
 
     config, text = steps_within(config, seconds_of(time))
-    Console(stderr=True, soft_wrap=True).print(f"--time {time}: {text}", markup=False, highlight=False)
+    messages.print(f"--time {time}: {text}", markup=False, highlight=False)
     return config
 
 
@@ -304,19 +306,20 @@ def main() -> None:
     """Run the command; an error becomes one message and its status, and a traceback with --debug."""
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show ends no run
     try:
         app()
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            Console(stderr=True).print("stopped; a training run goes on with --resume", markup=False)
+            messages.print("stopped; a training run goes on with --resume", markup=False)
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, people get one message
         if debug:
             traceback.print_exc()
         text, status = told(error)
-        Console(stderr=True, soft_wrap=True).print(
-            text if debug else screen(text), style="red", markup=False, highlight=False
-        )
+        messages.print(text if debug else screen(text), style="red", markup=False, highlight=False)
         sys.exit(status)

@@ -1,9 +1,11 @@
 """Progress for people: a live bar on a terminal, plain lines elsewhere."""
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +27,31 @@ LINE_SECONDS = 15.0
 WIDE = 80
 """Columns from which on there is room for the bar itself, and for the time that has passed."""
 
-console = Console(stderr=True, soft_wrap=True)
+
+class _Stderr:
+    """Standard error as it is at the moment; where it cannot be written, what people would read is lost, and no run."""
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while a live line is shown, it comes back here
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):  # a full disk, a reader that ended, a terminal that was closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+console = Console(file=cast("IO[str]", _Stderr()), soft_wrap=True)
+"""For all that is said beside the results."""
 
 
 class _Lines:

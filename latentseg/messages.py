@@ -4,8 +4,9 @@ import errno
 
 from latentseg.errors import UserError, is_out_of_memory
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OF_THE_USER = frozenset(
-    {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ELOOP}
+    {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, *NO_ROOM}
 )
 """What the system says of a file that the user named, and no part of the program asked about before."""
 LINES, LETTERS = 24, 4000
@@ -24,6 +25,8 @@ def told(error: Exception) -> tuple[str, int]:
         ), UserError.status
     if isinstance(error, OSError) and error.errno in OF_THE_USER and error.filename is not None:
         return f"error: {str(error.filename)[:200]}: {error.strerror}; name another file or folder", 2
+    if isinstance(error, OSError) and error.errno in NO_ROOM:  # Python names no file that cannot be written further
+        return f"error: what is written or printed has no room: {error.strerror}; make room, or write it elsewhere", 2
     return (
         f"internal error: {type(error).__name__}: {error}; run it again with --debug, and report what that shows "
         f"as an issue of latentseg"

@@ -210,6 +210,7 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
         (DataError("torn", "mend it", "a.png", "in two"), 3, "error: a.png: torn (in two); mend it\n"),
         (OSError(36, "File name too long", "x" * 300), 2, f"error: {'x' * 200}: File name too long; name another"),
         (OSError(30, "Read-only file system", "out"), 2, "error: out: Read-only file system; name another file or"),
+        (OSError(28, "No space left on device"), 2, "error: what is written or printed has no room: No space left on"),
         (OSError(5, "Input/output error", "out"), 1, "internal error: OSError: [Errno 5] Input/output error: 'out'"),
         (RunError("gone"), 4, "error: gone\n"),
         (ValueError("odd"), 1, "internal error: ValueError: odd; run it again with --debug, and report what that"),
@@ -247,6 +248,7 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from latentseg.cli import main; main()"
     run_folder = tmp_path / "run"
     run_folder.mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     (run_folder / "config.yaml").write_text("data: {kind: scenes}\n")
     for arguments, status, message in [
         (["train", "folder", "data.root=none"], (2, 3), "data.root=none does not exist below /"),
@@ -256,6 +258,14 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
         (["train", "scenes", "devices=3"], (2,), "batch_size=4 cannot be divided among 3 processes"),
         (["train", "none", "--resume"], (2,), "none is neither a preset"),
         (["evaluate", "none"], (4,), "none is not a run folder"),
+        (["train", "--from", "none", "steps=1"], (4,), "none is not a run folder"),
+        (["train", "--from", str(tmp_path)], (4,), f"{tmp_path} is not a run folder"),
+        (
+            ["train", str(tmp_path), "--resume"],
+            (4,),
+            f"{tmp_path} is not a run folder",
+        ),
+        (["init", "loop"], (2,), "data.root=loop does not exist"),
         (["evaluate", str(run_folder), "data.kind=voc"], (2,), "data.kind cannot be changed after training"),
         (["predict", str(run_folder), "none.png", "--out", "out"], (2,), "none.png does not exist"),
         (["predict", str(run_folder), "a.png", "--out", "out", "--as", "ade"], (2,), "--as ade: choose voc or city"),
@@ -270,3 +280,10 @@ def test_trivial_errors_come_before_pytorch(tmp_path: Path) -> None:
         assert done.returncode in status, done.stderr
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_fault(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sys, name, None)
+    assert main_with(monkeypatch, "runs", ".") == 0
+    assert main_with(monkeypatch, "evaluate", "none") == 4

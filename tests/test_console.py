@@ -1,6 +1,8 @@
 """Progress: lines with the time left without a terminal, one line that fits with one."""
 
+import errno
 import re
+import sys
 from io import StringIO
 
 import pytest
@@ -49,3 +51,20 @@ def test_a_mean_over_fewer_classes_says_so() -> None:
         == console.few_scored(None, "occurring")
         == ""
     )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE, errno.EIO])
+def test_what_cannot_be_said_ends_nothing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A full disk below a redirected log, a reader that ended, a terminal that was closed."""
+
+    class Broken(StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(number, "no")
+
+        def flush(self) -> None:
+            raise OSError(number, "no")
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    console.console.print("note: something")
+    with console.track_steps(2, 0) as show:
+        show(2, {"ce": 0.5}, 7.0, None)

@@ -13,7 +13,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FLOORS = (
-    ("errors", "losses", "methods.table", "console", "signals"),
+    ("errors", "losses", "methods.table", "console", "reading", "signals"),
     ("metrics", "messages", "config", "distributed", "runs.checkpoints", "runs.locks"),
     ("presets", "engine"),
     ("scenes",),

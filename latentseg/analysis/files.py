@@ -12,6 +12,7 @@ from pathlib import Path
 from latentseg.analysis.findings import IGNORED, Analysis
 from latentseg.analysis.stats import Rows
 from latentseg.errors import RunError
+from latentseg.reading import read_whole
 from latentseg.runs.checkpoints import write_atomically
 
 FIGURES, WORDS, PICTURE = "analysis.json", "summary.txt", "latent_given_class.png"
@@ -53,7 +54,7 @@ def read_analysis(folder: Path) -> Analysis | None:
     """
     path = folder / FIGURES
     try:
-        return Analysis.from_dict(dict(json.loads(path.read_bytes())))
+        return Analysis.from_dict(dict(json.loads(read_whole(path))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

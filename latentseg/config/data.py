@@ -110,7 +110,7 @@ class DataConfig(Section):
             part, _, parts = self.fold.partition("/")
             if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) and int(parts) > 1):
                 raise ValueError(
-                    f"data.fold={self.fold} must be the number of a part and that of all parts, such as 2/5"
+                    f"data.fold={self.fold[:100]} must be the number of a part and that of all parts, such as 2/5"
                 )
             if self.holdout:
                 raise ValueError("data.fold and data.holdout both hold images out: take one of them")

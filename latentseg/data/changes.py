@@ -9,6 +9,7 @@ from latentseg.data.datasets import Item
 from latentseg.data.files import first_three
 from latentseg.data.splits import Split
 from latentseg.errors import DataError
+from latentseg.reading import read_whole
 
 NAME = "files.json"
 Marks = dict[str, dict[str, list[int | None]]]
@@ -34,7 +35,7 @@ def changed_files(split: Split, scored: dict[str, list[Item]], folder: Path) -> 
         DataError: Other images are labelled or unlabelled than when the run began.
     """
     try:
-        before: Marks = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        before: Marks = json.loads(read_whole(folder / NAME))
         return _compare(before, _marks(split, scored), folder.parent)
     except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):  # older, or damaged
         return []

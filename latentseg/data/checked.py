@@ -18,6 +18,7 @@ from latentseg.data.classes import MaskCounts
 from latentseg.data.files import cache_home
 from latentseg.data.layouts import Item
 from latentseg.data.pixels import PixelFacts
+from latentseg.reading import read_whole
 
 FORM = 2
 """Raised where files are checked in another way, or what is kept has another form."""
@@ -91,7 +92,7 @@ def _state(path: Path | None) -> list[Any] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentseg.errors import UserError
+from latentseg.reading import read_whole
 
 
 class Features(NamedTuple):
@@ -44,7 +45,7 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            content = json.loads(read_whole(folder / "index.json"))
             self.views, self.crop = int(content["views"]), (int(content["crop"][0]), int(content["crop"][1]))
             self._number = {str(name): number for number, name in enumerate(content["images"])}
             self._maps = int(content["maps"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentseg.errors import DataError, UserError
+from latentseg.reading import read_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 NO_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml", ".db", ".ini"})
@@ -139,7 +140,7 @@ def read_text(path: Path) -> str:
         DataError: The file cannot be read, or is neither.
     """
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except FileNotFoundError as error:

@@ -1,5 +1,6 @@
 """Names of images and masks that seem to belong together and do not, and files that seem to lie in the wrong place."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -56,7 +57,7 @@ def maskless_notes(masks: Path, split: str) -> list[str]:
 
 def unread_notes(images: Path, splits: list[str], unlabeled: list[str]) -> list[str]:
     """A note on folders of images that are no split, and that `data.unlabeled` does not name."""
-    named = {home_path(name).resolve() for name in unlabeled}
+    named = {Path(os.path.realpath(home_path(name))) for name in unlabeled}
     folders = [path for path in sorted(images.iterdir()) if path.is_dir() and path.name not in splits]
     left = [path for path in folders if path.resolve() not in named and not path.name.startswith(".")]
     if not left:

@@ -10,6 +10,7 @@ from typing import Any
 
 from latentseg import __version__
 from latentseg.console import few_scored
+from latentseg.reading import read_whole
 from latentseg.runs.folder import Run
 from latentseg.runs.metrics import read_metrics
 
@@ -78,7 +79,7 @@ def scores_of(run: Run, step: int) -> list[Score]:
 
 def _evaluation(path: Path, run: Run, step: int) -> Score | None:
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_whole(path))
         if told["step"] != step or told["overrides"] or tuple(told["classes"]) != run.classes:
             return None
         scores, chosen = told["scores"], told["checkpoint"] == "best" and told["split"] == run.config.validate_split
@@ -128,7 +129,7 @@ def _data(run: Run) -> str:
     rows = [("data set", named), ("classes", ", ".join(run.classes))]
     for kind in ("labeled", "unlabeled"):
         path = run.folder / "split" / f"{kind}.txt"
-        count = len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else "not recorded"
+        count = len(path.read_bytes().splitlines()) if path.is_file() else "not recorded"
         rows.append((f"{kind.replace('eled', 'elled')} training images", str(count)))
     rows.append(("scale of the images", f"{data.resize:g} of their size"))
     return "## Data\n\n" + _table(("what", "value"), rows)

@@ -23,6 +23,7 @@ from latentseg.engine import connected, full_speed, make_fabric
 from latentseg.errors import DataError
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.metrics import Scores, confusion_matrix, scores
+from latentseg.reading import read_whole
 from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.folder import open_run
 from latentseg.runs.metrics import finite_or_none
@@ -146,7 +147,7 @@ def evaluate(
 def _score_notes(run: Path) -> list[str]:
     """What the check before the training noted of classes; nothing for an older run, or a folder that was changed."""
     try:
-        notes = json.loads((run / "split" / CHECK).read_text(encoding="utf-8"))["score_notes"]
+        notes = json.loads(read_whole(run / "split" / CHECK))["score_notes"]
         return [str(note) for note in notes]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

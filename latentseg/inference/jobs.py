@@ -8,7 +8,7 @@ from pathlib import Path
 from latentseg.config import DataConfig
 from latentseg.console import console
 from latentseg.data.datasets import open_dataset
-from latentseg.data.files import IMAGE_SUFFIXES, image_files, skipped_note
+from latentseg.data.files import IMAGE_SUFFIXES, home_path, image_files, skipped_note
 from latentseg.data.lists import mask_files
 from latentseg.errors import DataError, UserError
 
@@ -51,7 +51,7 @@ def without_masks(jobs: Jobs, data: DataConfig) -> Jobs:
     Raises:
         UserError: Nothing else is there.
     """
-    root = Path(data.root).expanduser().resolve() if data.root else None
+    root = Path(os.path.realpath(home_path(data.root))) if data.root else None
     if root is None or not any(root in source.resolve().parents for source in jobs.values()):
         return jobs
     try:

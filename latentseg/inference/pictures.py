@@ -143,7 +143,7 @@ def check_writable(out: Path) -> None:
     Raises:
         UserError: It is none, or lies in none.
     """
-    existing = next(path for path in (out, *out.absolute().parents) if os.path.exists(path))  # noqa: PTH110 - long names
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))  # a broken link, too
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot write {out}: {existing} is no folder that you may write to; name another with --out")
 

@@ -247,7 +247,7 @@ def _read_groups(name: str) -> dict[str, list[str]]:
     path = named_file(name)
     if path is None:
         raise UserError(
-            f"method.groups={name} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
+            f"method.groups={name[:100]} is neither identity, nor a shipped map ({', '.join(shipped)}), nor a YAML file"
         )
     return _mapping(read_yaml_file(path, f"method.groups={name}"), name)
 

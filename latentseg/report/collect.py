@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 from latentseg.errors import RunError, UserError
 from latentseg.presets.plain import read_yaml_file
+from latentseg.reading import read_whole
 from latentseg.report.inputs import find_inputs
 from latentseg.runs.checkpoints import Checkpoints
 from latentseg.runs.metrics import read_metrics
@@ -160,7 +161,7 @@ def read_sweep_file(path: Path) -> SweepRecord:
     """
     root = path.absolute().parent.parent
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_whole(path))
         column_key = str(tree.get("column_key") or "")
         return SweepRecord(
             name=str(tree.get("name") or path.stem),
@@ -249,7 +250,7 @@ def number(value: Any) -> TypeGuard[float]:
 def read_json(path: Path) -> Tree:
     """A JSON object, or {"error": why not}."""
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError) as error:
         return {"error": str(error)}
     return tree if isinstance(tree, dict) else {"error": f"holds a {type(tree).__name__}, not an object"}
@@ -258,7 +259,7 @@ def read_json(path: Path) -> Tree:
 def class_names(folder: Path) -> list[str]:
     """Names of a run's classes; none if they cannot be read."""
     try:
-        return [str(entry["name"]) for entry in json.loads((folder / "classes.json").read_bytes())]
+        return [str(entry["name"]) for entry in json.loads(read_whole(folder / "classes.json"))]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 

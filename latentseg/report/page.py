@@ -7,6 +7,7 @@ from pathlib import Path
 
 from latentseg import __version__
 from latentseg.errors import UserError
+from latentseg.inference.pictures import check_writable
 from latentseg.report.collect import Record, read_inputs
 from latentseg.report.sections import Drawn, Section, runs_section, sweep_section
 from latentseg.report.tables import environment_table, total_cost
@@ -62,8 +63,9 @@ def write_report(paths: list[Path], out: Path) -> Path:
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"{out} is a folder: name the HTML file of the report with --out")
-    if out.exists() and MARK.encode() not in out.read_bytes()[:2000]:
+    if out.exists() and (not out.is_file() or MARK.encode() not in out.read_bytes()[:2000]):
         raise UserError(f"{out} exists, is no report and is not overwritten: name another file with --out")
+    check_writable(out.parent)
 
 
 def _distinct(records: Iterable[Record]) -> list[Record]:

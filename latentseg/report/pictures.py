@@ -14,6 +14,7 @@ from latentseg.data.datasets import Dataset, Item, distinct_palette, open_datase
 from latentseg.errors import UserError
 from latentseg.inference.model import Model, open_data, read_scored
 from latentseg.inference.pictures import spread
+from latentseg.reading import read_whole
 from latentseg.runs.folder import Run
 
 IMAGES = 4
@@ -109,7 +110,7 @@ def map_uri(ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> str:
 def file_uri(path: Path) -> str | None:
     """A PNG file as a data URI; None if it is not there or is not a PNG."""
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except OSError:
         return None
     png = content.startswith(b"\x89PNG")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from latentseg.errors import RunError
+from latentseg.reading import check_file, read_whole
 
 KEEP = 2
 SEAL = "latentseg"
@@ -142,7 +143,7 @@ class Checkpoints:
         way_on = f"go on from {before[-1].file}, the one before" if before else "start anew: there is none before"
         remedy = f"Move it out of the folder to {way_on}"
         try:
-            content = path.read_bytes()
+            content = read_whole(path)
         except OSError as error:
             raise RunError(f"checkpoint {path} cannot be read: {error.strerror}. {remedy}") from error
         if not _is_whole(content, entry):
@@ -179,7 +180,7 @@ class Checkpoints:
     def _noted(self) -> dict[str, dict[str, Any]]:
         """What the index says of files, by name; nothing where it cannot be read. For files without a seal."""
         try:
-            index = json.loads((self.folder / "index.json").read_bytes())
+            index = json.loads(read_whole(self.folder / "index.json"))
             best = [index["best"] | {"best": True}] if index["best"] else []
             return {str(one["file"]): dict(one) for one in [*index["steps"], *best]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -231,6 +232,7 @@ def _of_seal(name: str, seal: dict[str, Any]) -> Entry:
 def _entry(path: Path, noted: dict[str, dict[str, Any]]) -> Entry | None:
     """What a file says of itself; None if it is gone, or no checkpoint by head, name and index."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             head = json.loads(file.read(length) if length <= LARGEST_HEAD else b"")

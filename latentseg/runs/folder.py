@@ -31,6 +31,7 @@ from latentseg.data.splits import Split, write_split
 from latentseg.engine import Precision, choose_device, choose_precision
 from latentseg.errors import RunError
 from latentseg.presets import dump_config, load_run
+from latentseg.reading import read_whole
 from latentseg.runs.checkpoints import Checkpoints, write_atomically
 from latentseg.runs.place import SAVED
 
@@ -65,7 +66,7 @@ def recorded_precision(folder: Path, config: Config) -> Config:
     Another device must not change it in silence. A run folder that does not tell leaves the choice to the device.
     """
     try:
-        began = json.loads((folder / "environment.json").read_bytes())["precision"]
+        began = json.loads(read_whole(folder / "environment.json"))["precision"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return config
     known = began in get_args(Precision)
@@ -111,7 +112,7 @@ def create_run(
         return run
     for name, items in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):
         try:
-            began = (folder / "split" / f"{name}.txt").read_bytes()
+            began = read_whole(folder / "split" / f"{name}.txt")
         except OSError as error:
             raise RunError(f"{folder}/split/{name}.txt cannot be read: {error.strerror}; start a new run") from error
         if began != "".join(f"{item.id}\n" for item in items).encode():
@@ -138,7 +139,7 @@ def open_run(folder: str | Path, overrides: list[str] | tuple[str, ...] = ()) ->
     folder = Path(folder)
     config = load_run(folder, overrides)
     try:
-        entries = json.loads((folder / "classes.json").read_bytes())
+        entries = json.loads(read_whole(folder / "classes.json"))
         names = tuple(str(entry["name"]) for entry in entries)
         palette = np.array([entry["color"] for entry in entries], np.uint8).reshape(len(names), 3)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

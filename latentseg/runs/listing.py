@@ -9,6 +9,7 @@ from latentseg.config import Config
 from latentseg.console import few_scored
 from latentseg.errors import RunError, UserError
 from latentseg.presets import load_run
+from latentseg.reading import read_whole
 from latentseg.runs.metrics import read_metrics
 from latentseg.runs.place import SAVED
 
@@ -84,7 +85,7 @@ def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _listed(folder: Path) -> Listed:
     config = load_run(folder)
-    labels = (folder / "split" / "labeled.txt").read_bytes()
+    labels = read_whole(folder / "split" / "labeled.txt")
     rows = read_metrics(folder)
     name = f"{config.validate_split}_miou"
     scores = [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]

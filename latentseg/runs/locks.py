@@ -25,6 +25,7 @@ from pathlib import Path
 
 from latentseg.console import console
 from latentseg.errors import RunError
+from latentseg.reading import read_whole
 
 BEAT = 10.0
 """Seconds between two refreshments."""
@@ -204,7 +205,7 @@ def _chain(path: Path) -> Chain:
 def _read(place: Path, tries: int = 5) -> Owner | None:
     for _ in range(tries):
         try:
-            return Owner(**json.loads(place.read_text(encoding="utf-8")))
+            return Owner(**json.loads(read_whole(place)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError, RecursionError):  # being written, on a disk without hard links

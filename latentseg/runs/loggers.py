@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from latentseg.config import Config, LoggerName
 from latentseg.console import console
 from latentseg.presets import flat
+from latentseg.reading import read_whole
 from latentseg.runs.checkpoints import write_atomically
 from latentseg.runs.metrics import finite_or_none
 
@@ -83,7 +84,7 @@ class Loggers:
 
 def _known(folder: Path) -> dict[str, str]:
     try:
-        found = json.loads((folder / IDS).read_bytes())
+        found = json.loads(read_whole(folder / IDS))
         return {str(name): str(value) for name, value in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}

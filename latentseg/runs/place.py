@@ -73,7 +73,7 @@ def check_run_folder(folder: Path, config: Config, resume: bool) -> None:
         if not (folder / "config.yaml").is_file():
             raise RunError(f"{folder} holds no run (no config.yaml): take another folder with --run")
         _check_same(folder, config)
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise RunError(f"cannot create {folder}: {existing} is not a folder that you may write to")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from latentseg.config import Config, Mark, marked
+from latentseg.reading import read_whole
 from latentseg.runs.locks import live_owner
 from latentseg.runs.metrics import read_metrics
 
@@ -115,8 +116,8 @@ def cell_state(cell: Cell, run_root: Path, splits: tuple[str, ...]) -> State:
     if owner := cell_owner(cell, run_root):
         return State("running", step, owner, seconds=seconds)
     if (folder / "FAILED").is_file():
-        last = (folder / "FAILED").read_text(encoding="utf-8").strip().splitlines()[-1]
-        return State("failed", step, message=last, seconds=seconds)
+        told = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return State("failed", step, message=told[-1] if told else "no reason is noted", seconds=seconds)
     return State("stopped" if (folder / "config.yaml").is_file() else "open", step, seconds=seconds)
 
 
@@ -145,7 +146,7 @@ def cell_owner(cell: Cell, run_root: Path) -> str | None:
 def read_done(folder: Path, splits: tuple[str, ...]) -> dict[str, Any] | None:
     """The figures of a finished cell; None if it is not finished, or not scored on each of the splits."""
     try:
-        done = json.loads((folder / "DONE").read_text(encoding="utf-8"))
+        done = json.loads(read_whole(folder / "DONE"))
         return dict(done) if set(splits) <= done["scores"].keys() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

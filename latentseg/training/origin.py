@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from latentseg.errors import RunError
+from latentseg.reading import read_whole
 from latentseg.runs.checkpoints import Entry
 from latentseg.runs.folder import Run, open_run
 from latentseg.training.trainer import State
@@ -47,7 +48,7 @@ class Origin:
         if not path.is_file():
             return None
         try:
-            note = json.loads(path.read_bytes())
+            note = json.loads(read_whole(path))
             origin = cls.open(str(note["run"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{path} cannot be read ({error}): start a new run") from error

@@ -1,12 +1,13 @@
 """A folder in place of a preset, and `latentseg init`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from latentseg.config import Config
-from latentseg.errors import UserError
+from latentseg.errors import RunError, UserError
 from latentseg.presets import load_config, preset_names
 from latentseg.verbs.common import Overrides, console, show
 
@@ -23,6 +24,18 @@ def is_data_folder(source: str) -> bool:
     from latentseg.data.files import is_folder  # noqa: PLC0415
 
     return source not in preset_names() and is_folder(Path(source)) and not (Path(source) / "config.yaml").is_file()
+
+
+def check_begun(source: str | None, run: Path | None, resume: bool, origin: Path | None) -> None:
+    """Refuse a folder that holds no run where a run goes on or begins with its weights.
+
+    Raises:
+        RunError: It holds none; it is not looked at as a data set.
+    """
+    meant = [origin] if origin else [Path(source)] if resume and not run and source and is_data_folder(source) else []
+    for folder in meant:
+        if not (folder / "config.yaml").is_file():
+            raise RunError(f"{folder} is not a run folder (no config.yaml in it): name one that latentseg train made")
 
 
 def in_place(source: str, overrides: list[str]) -> tuple[str, list[str]]:
@@ -58,7 +71,7 @@ def init(
     """
     from latentseg.found.document import document  # noqa: PLC0415
 
-    path = out or Path(f"{folder.resolve().name}.yaml")
+    path = out or Path(f"{Path(os.path.realpath(folder)).name}.yaml")
     if path.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file with --out")
     found = _look(folder, overrides or [], kind)

@@ -186,6 +186,9 @@ def test_bad_paths(model: Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file: .*file is no folder"):
         predict(model, [write(tmp_path / "a.png")], tmp_path / "file")
+    (tmp_path / "broken").symlink_to("nowhere/x")
+    with pytest.raises(UserError, match=r"cannot write .*broken/in: .*broken is no folder"):
+        predict(model, [write(tmp_path / "a.png")], tmp_path / "broken" / "in")
     with pytest.raises(UserError, match="does not exist"):
         predict(model, [tmp_path / ("x" * 5000)], out)
 

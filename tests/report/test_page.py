@@ -304,6 +304,8 @@ def test_only_an_older_report_is_replaced(make_run: Make, tmp_path: Path) -> Non
     assert out.read_text() == "my thesis"
     with pytest.raises(UserError, match="is a folder"):
         write_report([run], tmp_path)
+    with pytest.raises(UserError, match=r"cannot write .*mine\.html is no folder that you may write to"):
+        write_report([run / "none"], out / "x.html")  # before anything is read
     out.unlink()
     first = write_report([run], out).read_text()
     assert MARK in first

@@ -93,6 +93,9 @@ def test_the_state_of_a_cell(cell: Cell, tmp_path: Path) -> None:
         assert text().endswith(" at step 1 of 2")
     (folder / "FAILED").write_text("Traceback\nZeroDivisionError: by zero\n")
     assert text() == "failed at step 1 of 2: ZeroDivisionError: by zero"
+    for content in (b"", b"\xff\n", b"\n\n"):  # a full disk, a damaged one
+        (folder / "FAILED").write_bytes(content)
+        assert text().startswith("failed at step 1 of 2: ")
     (folder / "DONE").write_text('{"seconds": 7, "scores": {"val": {}}}')
     assert text() == "done"
     assert cell_state(cell, tmp_path, ("val",)).seconds == 7
