@@ -17,6 +17,7 @@ from torch import distributed as processes
 from torch import nn
 
 from latentseg.config import Config
+from latentseg.console import console
 from latentseg.distributed import world
 from latentseg.errors import UserError
 
@@ -62,6 +63,20 @@ def choose_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with so many threads, but one per core at the most: beyond, each step waits, up to a standstill.
+
+    Args:
+        threads: None leaves the number to PyTorch.
+    """
+    if threads is None:
+        return
+    cores = os.cpu_count() or threads
+    if threads > cores:
+        console.print(f"note: threads={threads}, but there are {cores} cores: {cores} threads are used", markup=False)
+    torch.set_num_threads(min(threads, cores))
 
 
 def memory_bytes(device: torch.device) -> int | None:

@@ -1,12 +1,13 @@
-"""Freed memory is kept for the next step, tiny numbers are 0 and in the end no longer."""
+"""Freed memory is kept for the next step, tiny numbers are 0 and in the end no longer; threads have cores."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from latentseg.engine import full_speed
+from latentseg.engine import full_speed, use_threads
 
 FAULTS = """
 import resource, torch
@@ -49,3 +50,18 @@ def test_other_systems_do_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with full_speed():
         assert int(torch.ones(4).sum()) == 4
+
+
+def test_more_threads_than_cores_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    try:
+        for asked, used in ((1, 1), (2, 2), (None, 2), (1024, 2)):
+            assert not capsys.readouterr().err
+            use_threads(asked)
+            assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
+    assert "threads=1024, but there are 2 cores: 2 threads are used" in capsys.readouterr().err

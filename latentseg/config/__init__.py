@@ -67,7 +67,7 @@ class Config(Section):
     workers: Annotated[int, Field(ge=0, le=128, strict=True), Mark.RUNTIME] = 0
     """Processes that load data; 0: a thread, one batch ahead. The batches are the same for any number."""
     threads: Annotated[Annotated[int, Field(gt=0, le=1024, strict=True)] | None, Mark.RUNTIME] = None
-    """Threads of PyTorch on the CPU; its own choice if null. Other numbers can change the last bits of a result."""
+    """Threads of PyTorch, at most one per core; its own choice if null. Others can change the last bits of a result."""
     log_every: Annotated[Positive, Mark.RUNTIME] = 20
     """Steps between two lines of metrics.jsonl."""
     loggers: Annotated[list[LoggerName], Mark.RUNTIME] = []

@@ -22,7 +22,7 @@ from latentseg.config import Config, DataConfig, InferenceConfig
 from latentseg.data.ahead import in_threads
 from latentseg.data.datasets import Dataset, Item, open_dataset
 from latentseg.data.images import read_rgb, resized
-from latentseg.engine import Precision, choose_device, choose_precision
+from latentseg.engine import Precision, choose_device, choose_precision, use_threads
 from latentseg.errors import RunError, UserError, is_out_of_memory
 from latentseg.inference.sharing import Shared
 from latentseg.inference.stream import BATCH_PIXELS, Pixels, Ready, Size, in_batches
@@ -81,8 +81,7 @@ class Model(Shared):
         opened = run if isinstance(run, Run) else open_run(run, overrides)
         if checkpoint not in ("last", "best"):
             raise UserError(f"checkpoint {checkpoint!r}: choose last or best")
-        if opened.config.threads:
-            torch.set_num_threads(opened.config.threads)
+        use_threads(opened.config.threads)
         entry = opened.checkpoints.best() if checkpoint == "best" else opened.checkpoints.last()
         if entry is None:
             best = checkpoint == "best" and opened.checkpoints.last() is not None

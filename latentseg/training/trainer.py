@@ -22,7 +22,7 @@ from latentseg.data.loading import batches
 from latentseg.data.neighbours import asks_neighbours, neighbour_shares
 from latentseg.data.splits import Split, draw_split
 from latentseg.distributed import average, rank, world
-from latentseg.engine import make_fabric
+from latentseg.engine import make_fabric, use_threads
 from latentseg.errors import UserError
 from latentseg.methods.base import Losses, Method, Networks, build_method
 from latentseg.methods.table import METHODS
@@ -111,8 +111,7 @@ class Trainer:
             UserError: Something of it cannot be had.
         """
         fabric = make_fabric(config)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        use_threads(config.threads)
         dataset = dataset or open_dataset(config.data, remember=config.cache == "images")
         split = split or draw_split(dataset, config.data, config.seed)
         torch.manual_seed(config.seed)
