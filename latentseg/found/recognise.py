@@ -208,13 +208,15 @@ def _splits(dataset: Dataset) -> list[Choice]:
         raise DataError("no training image has a mask", "; ".join(dataset.notes) or "add masks", dataset.root)
     text = f"{able} of {len(train)} training images have a mask" + ("; the others are unlabelled" * (able < len(train)))
     chosen = [Choice("data.labeled", "all", text, "a number, a fraction or a list file, to leave some out")]
-    if dataset.has("val"):
+    scored = dataset.items("val") if dataset.has("val") else []
+    if any(item.has_labels for item in scored):
         return chosen
     if able == 1:
         return [*chosen, Choice("data.holdout", 0, "one labelled image: nothing is left to score", "label more images")]
     number = max(1, able // 5)
     few = f"; few labels: --folds {min(5, able)} holds out each in turn" if able <= FEW else ""
-    why = f"no split val: {number} of {able} labelled images are held out, drawn with a fixed seed"
+    none = "no mask in val" if scored else "no split val"
+    why = f"{none}: {number} of {able} labelled images are held out, drawn with a fixed seed"
     return [
         *chosen,
         Choice("data.holdout", number, why, f"another number; or make a split val{few}"),

@@ -243,6 +243,14 @@ def test_a_test_folder_without_masks_is_left_out_and_said(tmp_path: Path) -> Non
     assert [problem.what for problem in found.problems] == ["1 images of test have no mask: they are not used"]
 
 
+def test_a_plain_val_folder_without_masks_is_not_scored(tmp_path: Path) -> None:
+    root = photos(tmp_path / "set", 0, 1, name="masks/train/{}.png", folder="images/train")
+    save(root / "images" / "val" / "v.png", PHOTO)
+    found = recognise(root)
+    assert (chosen(found)["data.holdout"], chosen(found)["validate_split"]) == (1, "holdout")
+    assert [problem.what[:30] for problem in found.problems] == ["no image of val has a mask: a "]
+
+
 def test_further_images_are_unlabelled_by_their_folder_s_name_or_named(tmp_path: Path) -> None:
     root = photos(tmp_path / "set", 0, 1, name="masks/{}.png", folder="images")
     save(root / "unlabeled" / "u.png", PHOTO)
