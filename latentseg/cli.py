@@ -315,7 +315,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            messages.print("stopped; a training run goes on with --resume", markup=False)
+            messages.print("stopped")
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, people get one message
         if debug:

@@ -199,7 +199,8 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "stopped; a training run goes on with --resume" in error
+    assert f"Go on with: latentseg train {folder} --resume" in error
+    assert error.endswith("stopped\n")
     assert "Traceback" not in error
 
 
