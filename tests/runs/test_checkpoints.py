@@ -370,6 +370,35 @@ def test_an_earlier_checkpoint_that_differs_from_its_index_is_refused(checkpoint
         checkpoints.read(entry)
 
 
+def test_a_file_of_another_name_is_a_checkpoint_by_its_content_and_the_index(checkpoints: Checkpoints) -> None:
+    earlier(checkpoints)
+    other, index = checkpoints.folder / "mine.safetensors", checkpoints.folder / "index.json"
+    (checkpoints.folder / "step_00000004.safetensors").rename(other)
+    index.write_text(index.read_text().replace("step_00000004", "mine"))
+    last = checkpoints.last()
+    assert last is not None
+    assert (last.file, last.step) == (other.name, 4)
+    other.write_bytes(b"broken")  # neither its name nor its content tells
+    last = checkpoints.last()
+    assert last is not None
+    assert last.step == 2
+
+
+@pytest.mark.parametrize("lie", [{"step": "2"}, {"step": True}, {"best": 0}, {"sha256": "f" * 63}])
+def test_a_seal_of_another_form_is_not_believed(checkpoints: Checkpoints, lie: dict[str, Any]) -> None:
+    seal = {"step": 2, "best": False, "miou": None, "sha256": "0" * 64} | lie
+    content = save({"w": torch.ones(2)}, {"latentseg": json.dumps(seal)})
+    checkpoints.folder.mkdir()
+    (checkpoints.folder / "mine.safetensors").write_bytes(content)
+    assert checkpoints.last() is None
+    (checkpoints.folder / "mine.safetensors").rename(checkpoints.folder / "step_00000007.safetensors")
+    entry = checkpoints.last()
+    assert entry is not None
+    assert (entry.step, entry.kind) == (7, "unread")
+    with pytest.raises(RunError, match="truncated or altered"):
+        checkpoints.read(entry)
+
+
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
