@@ -174,6 +174,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         if given.again:
             tried, known = results[name]["tried"], set(results[name]["survived"])
             drawn = [mutant for mutant in every if mutant.where in known]
+            assert len({mutant.where for mutant in drawn}) == len(known), f"{name} has changed: leave --again out"
         assert passes(name, None, given.seconds), f"the tests of {name} fail as they are"
         survived = []
         for mutant in drawn:
