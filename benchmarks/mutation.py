@@ -35,6 +35,8 @@ TARGETS = {
     "data.classes": ["tests/data/test_classes.py", "tests/data/test_check.py"],
     "data.check": [f"tests/data/test_{name}.py" for name in ("check", "checked", "leaks", "files", "classes")],
     "methods.latent": ["tests/methods/test_latent.py"],
+    "methods.adversarial": ["tests/methods/test_latent.py", "tests/methods/test_peer_methods.py"],
+    "methods.weak_to_strong": [f"tests/methods/test_weak_to_strong{name}.py" for name in ("", "_methods")],
     "methods.latent_classes": ["tests/methods/test_latent.py", "tests/methods/test_latent_match.py"],
 }
 """Modules of the package, and the tests that are theirs."""
@@ -172,6 +174,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         if given.again:
             tried, known = results[name]["tried"], set(results[name]["survived"])
             drawn = [mutant for mutant in every if mutant.where in known]
+            assert len({mutant.where for mutant in drawn}) == len(known), f"{name} has changed: leave --again out"
         assert passes(name, None, given.seconds), f"the tests of {name} fail as they are"
         survived = []
         for mutant in drawn:

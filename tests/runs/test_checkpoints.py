@@ -197,7 +197,7 @@ def test_content_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch:
     fsync, replace = os.fsync, Path.replace
 
     def note_fsync(number: int) -> None:
-        order.append("fsync")
+        order.append(f"fsync of {os.fstat(number).st_size}" if (tmp_path / ".a.tmp").exists() else "fsync")
         fsync(number)
 
     def note_replace(self: Path, target: Path) -> Path:
@@ -207,7 +207,7 @@ def test_content_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(Path, "replace", note_replace)
     write_atomically(tmp_path / "a", b"content")
-    assert order == ["fsync", "rename", "fsync"]  # the file, its name, the folder
+    assert order == ["fsync of 7", "rename", "fsync"]  # the file, its name, the folder
     assert (tmp_path / "a").read_bytes() == b"content"
 
 
@@ -368,6 +368,50 @@ def test_an_earlier_checkpoint_that_differs_from_its_index_is_refused(checkpoint
     assert entry is not None
     with pytest.raises(RunError, match="its SHA-256 differs"):
         checkpoints.read(entry)
+
+
+def test_a_file_of_another_name_is_a_checkpoint_by_its_content_and_the_index(checkpoints: Checkpoints) -> None:
+    earlier(checkpoints)
+    other, index = checkpoints.folder / "mine.safetensors", checkpoints.folder / "index.json"
+    (checkpoints.folder / "step_00000004.safetensors").rename(other)
+    index.write_text(index.read_text().replace("step_00000004", "mine"))
+    last = checkpoints.last()
+    assert last is not None
+    assert (last.file, last.step) == (other.name, 4)
+    (checkpoints.folder / "best_00000002.safetensors").rename(checkpoints.folder / "top.safetensors")
+    index.write_text(index.read_text().replace("best_00000002", "top"))
+    best = checkpoints.best()
+    assert best is not None
+    assert (best.file, best.step, best.miou) == ("top.safetensors", 2, 0.5)
+    other.write_bytes(b"broken")  # neither its name nor its content tells
+    last = checkpoints.last()
+    assert last is not None
+    assert last.step == 2
+
+
+@pytest.mark.parametrize("lie", [{"step": "2"}, {"step": True}, {"best": 0}, {"sha256": "f" * 63}])
+def test_a_seal_of_another_form_is_not_believed(checkpoints: Checkpoints, lie: dict[str, Any]) -> None:
+    seal = {"step": 2, "best": False, "miou": None, "sha256": "0" * 64} | lie
+    content = save({"w": torch.ones(2)}, {"latentseg": json.dumps(seal)})
+    checkpoints.folder.mkdir()
+    (checkpoints.folder / "mine.safetensors").write_bytes(content)
+    assert checkpoints.last() is None
+    (checkpoints.folder / "mine.safetensors").rename(checkpoints.folder / "step_00000007.safetensors")
+    entry = checkpoints.last()
+    assert entry is not None
+    assert (entry.step, entry.kind) == (7, "unread")
+    with pytest.raises(RunError, match="truncated or altered"):
+        checkpoints.read(entry)
+
+
+def test_a_model_that_leaves_its_run_is_a_sealed_file_alone(checkpoints: Checkpoints) -> None:
+    checkpoints.folder.mkdir()
+    checkpoints.save_alone("model.safetensors", 3, some_tensors())
+    assert files(checkpoints.folder) == {"model.safetensors"}
+    entry = checkpoints.last()
+    assert entry is not None
+    assert (entry.step, entry.best, entry.kind) == (3, False, "sealed")
+    assert_same(checkpoints.read(entry), some_tensors())
 
 
 def net() -> nn.Module:
