@@ -196,7 +196,7 @@ def test_what_good_masks_hold_is_noted(folder_set: Callable[..., Path]) -> None:
     root = folder_set(train=3, val=1)
     (root / "classes.txt").write_text("ground\nroad\n")
     for mask in (root / "masks").rglob("*.png"):
-        Image.fromarray(np.repeat(np.uint8([[0] * 16, [255] * 16]), 6, axis=0)).save(mask)
+        Image.fromarray(np.repeat(np.array([[0] * 16, [255] * 16], np.uint8), 6, axis=0)).save(mask)
     assert any("'data.class_map={0: 0, 255: 1}'" in note for note in notes_of(root))
 
 
